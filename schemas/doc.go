@@ -1,0 +1,10 @@
+// Package schemas holds the wire records of every topic: Go types, strict decoders with stable reasons for refusal,
+// encoders, the JSON Schema files that other languages read, and the few functions that must give the same answer
+// everywhere for ever (partitioner, ids, seeds, event hashes).
+//
+// A decoder is strict on what it reads and deaf to what it does not know: unknown fields are ignored, never an error,
+// and field names are case-sensitive. A null counts as absent. Every refusal is a *[Rejection] whose [Reason] is part
+// of the contract with producers; it becomes a header of the dead letter and the `reason` of an HTTP answer.
+//
+// The package imports nothing else of the module.
+package schemas

@@ -1,0 +1,10 @@
+package schemas
+
+import "embed"
+
+// Files holds the JSON Schemas (draft 2020-12) of the topics' values: items, feedback, requests, generated, vectors
+// and prior, each as <topic>.schema.json. They say all that a value alone can tell; what needs the key, the record's
+// timestamp or the service's configuration is checked by the decoders only.
+//
+//go:embed *.schema.json
+var Files embed.FS
