@@ -1,0 +1,51 @@
+# Everything that is done to this repository has a target here; `make help` lists them.
+GO      ?= go
+PYTHON  ?= python3
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+
+# How long the page of bench-demo is watched, in Go's notation.
+DURATION ?= 60s
+# How long each decoder is fuzzed.
+FUZZTIME ?= 5s
+
+.PHONY: help build demo test test-kafka test-browser fuzz check fmt vet bench-demo onnxruntime clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: onnxruntime ## build bin/rebeca
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rebeca ./cmd/rebeca
+
+demo: build ## build, then run the demonstration; its page is at http://127.0.0.1:8080
+	bin/rebeca demo
+
+test: onnxruntime fmt vet ## run all tests that need nothing outside the process, with the race detector
+	$(GO) test -race -shuffle=on -timeout 12m ./...
+
+test-kafka: build ## run the service on a real Apache Kafka (needs Java 17, Maven and kcat)
+	$(GO) test -tags kafka -count=1 -timeout 15m -v ./test/kafka
+
+test-browser: build ## drive the gallery in a headless Chromium (needs chromium)
+	$(GO) test -tags browser -count=1 -timeout 10m -v ./test/browser
+
+fuzz: onnxruntime ## fuzz every decoder for FUZZTIME each
+	@tools/fuzz.sh $(FUZZTIME)
+
+check: test ## what has to hold before a commit: format, vet of every build tag, tests
+	$(GO) vet -tags 'kafka browser' ./test/...
+
+fmt:
+	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); if [ -n "$$bad" ]; then echo "not formatted (run gofmt -w):"; echo "$$bad"; exit 1; fi
+
+vet:
+	$(GO) vet -race ./...
+
+bench-demo: build ## run the demonstration for DURATION and write its figures to bench/results/demo.json
+	$(GO) run ./bench/demo -duration $(DURATION) -out bench/results/demo.json
+
+onnxruntime: ## fetch the shared library of ONNX Runtime into the per-user cache, once
+	@$(PYTHON) tools/onnxruntime.py
+
+clean: ## remove what was built here (the per-user cache stays)
+	rm -rf bin
