@@ -1,0 +1,105 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"rebeca/schemas"
+)
+
+// Code names an error for programs; the names are stable. Besides these the door answers with the
+// reasons of package schemas (bad_json, missing_field, bad_count, …), all 400.
+type Code string
+
+// The codes of the door.
+const (
+	BadRequest        Code = "bad_request"        // 400: a parameter or the body's outer form is wrong
+	Unauthorized      Code = "unauthorized"       // 401: the bearer token is missing or wrong
+	Forbidden         Code = "forbidden"          // 403: from another site, or under a foreign host name
+	NotFound          Code = "not_found"          // 404: no such route or item
+	UnknownUser       Code = "unknown_user"       // 404: nothing is known of this user
+	MethodNotAllowed  Code = "method_not_allowed" // 405
+	TooLarge          Code = "too_large"          // 413: more than 4 MiB or 1,000 records
+	NotOwner          Code = "not_owner"          // 421: another worker owns the user
+	NoPrior           Code = "no_prior"           // 503: nothing has been learned yet
+	NoDecoder         Code = "no_decoder"         // 400: images asked of a service that makes embeddings only
+	BadAfter          Code = "bad_after"          // 400: not a position of the user's own partition
+	BrokerUnavailable Code = "broker_unavailable" // 503: Kafka does not answer
+	Busy              Code = "busy"               // 503: too many event streams are open
+	NotReady          Code = "not_ready"          // 503: /readyz while starting or cut off
+	AfterTimeout      Code = "after_timeout"      // 504: the feedback named in after was not folded in time
+	GenerateTimeout   Code = "generate_timeout"   // 504: the images were not published in time
+	Internal          Code = "internal"           // 500: a fault of this service
+)
+
+// status is the HTTP status of a code: 400 for the reasons of package schemas.
+func (c Code) status() int {
+	switch c {
+	case Unauthorized:
+		return http.StatusUnauthorized
+	case Forbidden:
+		return http.StatusForbidden
+	case NotFound, UnknownUser:
+		return http.StatusNotFound
+	case MethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case NotOwner:
+		return http.StatusMisdirectedRequest
+	case NoPrior, BrokerUnavailable, Busy, NotReady:
+		return http.StatusServiceUnavailable
+	case AfterTimeout, GenerateTimeout:
+		return http.StatusGatewayTimeout
+	case Internal:
+		return http.StatusInternalServerError
+	}
+	return http.StatusBadRequest
+}
+
+// Error is an answer other than success. A backend returns one to choose the code; Message is shown
+// to the caller and says what to do next where there is something to do.
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
+
+// asError turns any error into one that can be answered; otherwise names what is not recognised.
+func asError(err error, otherwise Code) *Error {
+	var known *Error
+	var rejected *schemas.Rejection
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &rejected):
+		return &Error{Code: Code(rejected.Reason), Message: rejected.Message}
+	case errors.As(err, &long):
+		return &Error{Code: TooLarge, Message: "the body is larger than 4 MiB: send fewer records at a time"}
+	case errors.Is(err, context.DeadlineExceeded) && otherwise == Internal:
+		return &Error{Code: GenerateTimeout, Message: err.Error()}
+	}
+	return &Error{Code: otherwise, Message: err.Error()}
+}
+
+// writeError answers with the one error shape.
+func writeError(w http.ResponseWriter, err *Error) {
+	writeJSON(w, err.Code.status(), struct {
+		Error *Error `json:"error"`
+	}{err})
+}
+
+// writeJSON answers with a JSON body; the value must be encodable.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error":{"code":"internal","message":"the answer could not be encoded"}}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client left: nobody to tell
+}
