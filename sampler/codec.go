@@ -1,0 +1,330 @@
+package sampler
+
+import (
+	"fmt"
+	"image"
+	"image/draw"
+	"io/fs"
+	"path"
+	"slices"
+	"sync"
+
+	"rebeca/internal/ort"
+)
+
+// Decoder maps embeddings to images. It is safe for concurrent use.
+type Decoder struct {
+	m       Manifest
+	network *network
+}
+
+// OpenDecoder reads a manifest and compiles its decoder. The manifest's file is named relative to the manifest. Errors
+// name the file and the field; ONNX Runtime must be open.
+func OpenDecoder(fsys fs.FS, manifest string, o ort.Options) (*Decoder, error) {
+	m, err := readManifest(fsys, manifest)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", manifest, err)
+	}
+	if m.Decoder == nil {
+		return nil, fmt.Errorf("%s: decoder: missing", manifest)
+	}
+	embedding := []int64{int64(m.Decoder.Batch), int64(m.Dim)}
+	n, err := openNetwork(fsys, path.Dir(manifest), *m.Decoder, embedding, m.Decoder.imageShape(), o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: decoder.%w", manifest, err)
+	}
+	return &Decoder{m: m, network: n}, nil
+}
+
+// Name is the manifest's name of the codec.
+func (d *Decoder) Name() string { return d.m.Name }
+
+// Dim is the length of the embeddings it takes.
+func (d *Decoder) Dim() int { return d.m.Dim }
+
+// Size is the size of the images it gives, in pixels.
+func (d *Decoder) Size() image.Point { return image.Pt(d.m.Decoder.Width, d.m.Decoder.Height) }
+
+// Decode gives one opaque *image.RGBA for each embedding [Dim] in the catalogue's scale. An embedding always gives the
+// same pixels: every run has the manifest's batch, padded with zeros. An embedding of another length or a value that is
+// not finite, on either side, is an error that names the row.
+func (d *Decoder) Decode(embeddings [][]float32) ([]image.Image, error) {
+	for i, e := range embeddings {
+		if len(e) != d.m.Dim {
+			return nil, fmt.Errorf("decoding embedding %d: %d values where %q takes %d", i, len(e), d.m.Name, d.m.Dim)
+		}
+		if k := slices.IndexFunc(e, notFinite); k >= 0 {
+			return nil, fmt.Errorf("decoding embedding %d: value %d is %v", i, k, e[k])
+		}
+	}
+	p := d.m.Decoder
+	out := make([]image.Image, len(embeddings))
+	err := d.network.run(len(embeddings),
+		func(i int, dst []float32) error { copy(dst, embeddings[i]); return nil },
+		func(i int, src []float32) (err error) { out[i], err = p.pixels(src); return err })
+	if err != nil {
+		return nil, fmt.Errorf("decoding %w", err)
+	}
+	return out, nil
+}
+
+// Close frees the network after the calls in progress.
+func (d *Decoder) Close() error { return d.network.close() }
+
+// Encoder maps images to embeddings. It is safe for concurrent use.
+type Encoder struct {
+	m       Manifest
+	network *network
+}
+
+// OpenEncoder reads a manifest and compiles its encoder, as OpenDecoder does the decoder.
+func OpenEncoder(fsys fs.FS, manifest string, o ort.Options) (*Encoder, error) {
+	m, err := readManifest(fsys, manifest)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", manifest, err)
+	}
+	if m.Encoder == nil {
+		return nil, fmt.Errorf("%s: encoder: missing", manifest)
+	}
+	embedding := []int64{int64(m.Encoder.Batch), int64(m.Dim)}
+	n, err := openNetwork(fsys, path.Dir(manifest), *m.Encoder, m.Encoder.imageShape(), embedding, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: encoder.%w", manifest, err)
+	}
+	return &Encoder{m: m, network: n}, nil
+}
+
+// Name is the manifest's name of the codec.
+func (e *Encoder) Name() string { return e.m.Name }
+
+// Dim is the length of the embeddings it gives.
+func (e *Encoder) Dim() int { return e.m.Dim }
+
+// Encode gives the embedding [Dim] of each image. Images must have the manifest's size: nothing is resized. Transparent
+// pixels are taken over black.
+func (e *Encoder) Encode(images []image.Image) ([][]float32, error) {
+	p := e.m.Encoder
+	for i, img := range images {
+		if s := img.Bounds().Size(); s.X != p.Width || s.Y != p.Height {
+			return nil, fmt.Errorf("encoding image %d: %dx%d pixels where %q takes %dx%d", i, s.X, s.Y, e.m.Name, p.Width, p.Height)
+		}
+	}
+	out := make([][]float32, len(images))
+	err := e.network.run(len(images),
+		func(i int, dst []float32) error { p.values(dst, images[i]); return nil },
+		func(i int, src []float32) error {
+			if k := slices.IndexFunc(src, notFinite); k >= 0 {
+				return fmt.Errorf("value %d of the embedding is %v", k, src[k])
+			}
+			out[i] = slices.Clone(src)
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("encoding %w", err)
+	}
+	return out, nil
+}
+
+// Close frees the network after the calls in progress.
+func (e *Encoder) Close() error { return e.network.close() }
+
+func notFinite(v float32) bool { return v-v != 0 }
+
+func readManifest(fsys fs.FS, name string) (Manifest, error) {
+	data, err := fs.ReadFile(fsys, name)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("reading manifest: %w", err)
+	}
+	return DecodeManifest(data)
+}
+
+// pixels turns one image of the network's layout into bytes.
+func (p *Part) pixels(src []float32) (*image.RGBA, error) {
+	img := image.NewRGBA(image.Rect(0, 0, p.Width, p.Height))
+	plane := p.Width * p.Height
+	low := float32(p.Range[0])
+	scale := float32(255 / (p.Range[1] - p.Range[0]))
+	r, g, b := src[:plane], src[plane:2*plane], src[2*plane:3*plane]
+	for i := range plane {
+		vr, vg, vb := (r[i]-low)*scale, (g[i]-low)*scale, (b[i]-low)*scale
+		if sum := vr + vg + vb; sum-sum != 0 {
+			return nil, fmt.Errorf("pixel %d,%d is not finite", i%p.Width, i/p.Width)
+		}
+		o := img.Pix[4*i : 4*i+4 : 4*i+4]
+		o[0], o[1], o[2], o[3] = level(vr), level(vg), level(vb), 255
+	}
+	return img, nil
+}
+
+// level rounds to the nearest of 256 levels.
+func level(v float32) uint8 {
+	switch {
+	case v <= 0:
+		return 0
+	case v >= 255:
+		return 255
+	}
+	return uint8(v + .5)
+}
+
+// values turns an image into one image of the network's layout.
+func (p *Part) values(dst []float32, img image.Image) {
+	rgba, ok := img.(*image.RGBA)
+	if !ok {
+		rgba = image.NewRGBA(image.Rect(0, 0, p.Width, p.Height))
+		draw.Draw(rgba, rgba.Rect, img, img.Bounds().Min, draw.Src)
+	}
+	plane := p.Width * p.Height
+	low := float32(p.Range[0])
+	scale := float32((p.Range[1] - p.Range[0]) / 255)
+	for y := range p.Height {
+		row := rgba.Pix[rgba.PixOffset(rgba.Rect.Min.X, rgba.Rect.Min.Y+y):]
+		for x := range p.Width {
+			for c := range 3 {
+				dst[c*plane+y*p.Width+x] = float32(row[4*x+c])*scale + low
+			}
+		}
+	}
+}
+
+// network is a session of fixed shapes with one input and one output.
+type network struct {
+	session *ort.Session
+	in, out []int64 // shapes; the first dimension is the batch
+	inRow   int     // values of a row
+	outRow  int
+	closing sync.RWMutex // held shared by runs, exclusively by close
+	mu      sync.Mutex
+	idle    []tensors // guarded by mu: one pair for each run that was ever concurrent
+	closed  bool      // guarded by closing
+}
+
+type tensors struct{ in, out *ort.Tensor }
+
+func openNetwork(fsys fs.FS, dir string, p Part, in, out []int64, o ort.Options) (*network, error) {
+	model, err := readModel(fsys, path.Join(dir, p.File))
+	if err != nil {
+		return nil, fmt.Errorf("file: %w", err)
+	}
+	inputs, outputs, err := ort.Describe(model)
+	if err != nil {
+		return nil, fmt.Errorf("file: %s: %w", p.File, err)
+	}
+	if len(inputs) != 1 {
+		return nil, fmt.Errorf("input: %s has %d inputs, one is read", p.File, len(inputs))
+	}
+	if err := checkIO(inputs, p.Input, in); err != nil {
+		return nil, fmt.Errorf("input: %s: %w", p.File, err)
+	}
+	if err := checkIO(outputs, p.Output, out); err != nil {
+		return nil, fmt.Errorf("output: %s: %w", p.File, err)
+	}
+	session, err := ort.NewSession(model, []string{p.Input}, []string{p.Output}, o)
+	if err != nil {
+		return nil, fmt.Errorf("file: %s: %w", p.File, err)
+	}
+	return &network{session: session, in: in, out: out, inRow: rowSize(in), outRow: rowSize(out)}, nil
+}
+
+func readModel(fsys fs.FS, name string) ([]byte, error) {
+	info, err := fs.Stat(fsys, name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxModelSize {
+		return nil, fmt.Errorf("%s: %d bytes, more than an ONNX file can have", name, info.Size())
+	}
+	return fs.ReadFile(fsys, name)
+}
+
+// checkIO holds a model's input or output against the shape the manifest gives it; -1 is a free dimension.
+func checkIO(found []ort.IO, name string, want []int64) error {
+	i := slices.IndexFunc(found, func(io ort.IO) bool { return io.Name == name })
+	if i < 0 {
+		var names []string
+		for _, io := range found {
+			names = append(names, io.Name)
+		}
+		return fmt.Errorf("no %q among %q", name, names)
+	}
+	got := found[i].Shape
+	ok := len(got) == len(want)
+	for k := 0; ok && k < len(want); k++ {
+		ok = got[k] == -1 || got[k] == want[k]
+	}
+	if !ok {
+		return fmt.Errorf("%q has shape %v where the manifest says %v", name, got, want)
+	}
+	return nil
+}
+
+func rowSize(shape []int64) int {
+	n := 1
+	for _, d := range shape[1:] {
+		n *= int(d)
+	}
+	return n
+}
+
+// run puts n rows through the network, in batches of its one shape: fill writes row i, drain reads its result. Errors
+// begin with the row.
+func (n *network) run(rows int, fill, drain func(i int, row []float32) error) error {
+	n.closing.RLock()
+	defer n.closing.RUnlock()
+	if n.closed {
+		panic("sampler: use of a closed codec")
+	}
+	t := n.take()
+	defer n.put(t)
+	batch := int(n.in[0])
+	for start := 0; start < rows; start += batch {
+		k := min(batch, rows-start)
+		in := t.in.Data()
+		for i := range k {
+			if err := fill(start+i, in[i*n.inRow:(i+1)*n.inRow]); err != nil {
+				return fmt.Errorf("row %d: %w", start+i, err)
+			}
+		}
+		clear(in[k*n.inRow:])
+		if err := n.session.Run([]*ort.Tensor{t.in}, []*ort.Tensor{t.out}); err != nil {
+			return fmt.Errorf("rows %d to %d: %w", start, start+k-1, err)
+		}
+		for i := range k {
+			if err := drain(start+i, t.out.Data()[i*n.outRow:(i+1)*n.outRow]); err != nil {
+				return fmt.Errorf("row %d: %w", start+i, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (n *network) take() tensors {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if k := len(n.idle); k > 0 {
+		t := n.idle[k-1]
+		n.idle = n.idle[:k-1]
+		return t
+	}
+	return tensors{ort.NewTensor(n.in...), ort.NewTensor(n.out...)}
+}
+
+func (n *network) put(t tensors) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.idle = append(n.idle, t)
+}
+
+func (n *network) close() error {
+	n.closing.Lock()
+	defer n.closing.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.closed = true
+	for _, t := range n.idle {
+		t.in.Close()
+		t.out.Close()
+	}
+	return n.session.Close()
+}
