@@ -1,6 +1,7 @@
 package shapes
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -59,7 +60,7 @@ func (w *World) Stream(seed uint64, rate float64) *Stream {
 // Next gives the next event; events are 1/rate apart and never end. The person is
 // drawn evenly from those who have arrived.
 func (s *Stream) Next() Event {
-	at := time.Duration(float64(s.n) / s.rate * float64(time.Second))
+	at := time.Duration(math.Round(float64(s.n) / s.rate * float64(time.Second)))
 	s.n++
 	for s.here < len(s.world.People) && s.world.People[s.here].Arrival <= at {
 		s.here++
