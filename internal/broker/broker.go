@@ -1,0 +1,91 @@
+// Package broker embeds a development broker that speaks Kafka's protocol on a TCP port, in memory or with its log on
+// disk: for the demo, the tests and `rebeca broker`. It is kfake, one goroutine without replication, and no broker for
+// production.
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// Options of a broker.
+type Options struct {
+	Listen  string       // host:port; port 0 picks a free one; empty means 127.0.0.1:0
+	DataDir string       // created if needed and kept over restarts; empty keeps all in memory
+	Logger  *slog.Logger // warnings and errors; nil discards them
+}
+
+// Broker is a running development broker of one node. Topics are made by admin requests only, never by being named.
+type Broker struct {
+	cluster *kfake.Cluster
+	addr    string
+}
+
+// Start listens and serves until Close. Clients are told the address that it listens on, so Listen must name one that
+// they can reach. Its errors are one line: a port that is taken or a data directory that cannot be read is named.
+func Start(o Options) (*Broker, error) {
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:0"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	// Listening first keeps a second broker on the same port away from the first one's data.
+	listener, err := net.Listen("tcp", o.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("starting the broker: %s is taken by another process; choose another address", o.Listen)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("starting the broker: %w", err)
+	}
+	options := []kfake.Opt{
+		kfake.NumBrokers(1),
+		kfake.ClusterID("rebeca-development"),
+		kfake.DefaultNumPartitions(1),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return listener, nil }),
+		kfake.WithLogger(logger{o.Logger}),
+	}
+	if o.DataDir != "" {
+		if err := os.MkdirAll(o.DataDir, 0o755); err != nil {
+			return nil, errors.Join(fmt.Errorf("starting the broker: %w", err), listener.Close())
+		}
+		options = append(options, kfake.DataDir(o.DataDir))
+	}
+	cluster, err := kfake.NewCluster(options...)
+	if err != nil {
+		_ = listener.Close() // kfake closes it on some of its errors only
+		return nil, fmt.Errorf("starting the broker on %s: %w", o.DataDir, err)
+	}
+	return &Broker{cluster: cluster, addr: listener.Addr().String()}, nil
+}
+
+// Addr returns host:port, with the port that was picked.
+func (b *Broker) Addr() string { return b.addr }
+
+// Cluster returns the broker's engine, by which tests inject faults.
+func (b *Broker) Cluster() *kfake.Cluster { return b.cluster }
+
+// Close cuts all connections, writes what is in memory to the data directory and frees the port. Calling it twice is
+// allowed.
+func (b *Broker) Close() error {
+	b.cluster.Close()
+	return nil
+}
+
+// logger passes kfake's warnings and errors on; its information is a line per request.
+type logger struct{ to *slog.Logger }
+
+func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+	switch level {
+	case kfake.LogLevelError:
+		l.to.Error("broker: " + fmt.Sprintf(format, args...))
+	case kfake.LogLevelWarn:
+		l.to.Warn("broker: " + fmt.Sprintf(format, args...))
+	}
+}
