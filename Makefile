@@ -9,7 +9,7 @@ DURATION ?= 60s
 # How long each decoder is fuzzed.
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test test-kafka test-browser fuzz check fmt vet bench-demo onnxruntime clean
+.PHONY: help build demo test test-kafka test-browser test-compose fuzz check fmt vet bench-demo onnxruntime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test-kafka: build ## run the service on a real Apache Kafka (needs Java 17, Mave
 
 test-browser: build ## drive the gallery in a headless Chromium (needs chromium)
 	$(GO) test -tags browser -count=1 -timeout 10m -v ./test/browser
+
+test-compose: ## hold docker-compose.yml against the Compose Specification, without Docker
+	cd tools/compose && $(GO) run . ../../docker-compose.yml
 
 fuzz: onnxruntime ## fuzz every decoder for FUZZTIME each
 	@tools/fuzz.sh $(FUZZTIME)

@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -149,7 +150,7 @@ func imports(root string) (map[string][]string, error) {
 			return err
 		}
 		if entry.IsDir() {
-			if name != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "bin") {
+			if name != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || isModule(name)) {
 				return fs.SkipDir
 			}
 			return nil
@@ -177,6 +178,12 @@ func imports(root string) (map[string][]string, error) {
 		return nil
 	})
 	return edges, err
+}
+
+// isModule says whether a folder is a module of its own, which is none of ours to judge.
+func isModule(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
 }
 
 // folder returns the folder of an import path of this module.
