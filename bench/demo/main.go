@@ -1,0 +1,161 @@
+// Command demo measures the demonstration from outside: it runs `rebeca demo` for a while with a report, watches how soon its page
+// answers and how much anonymous memory the process holds, and writes all figures as one flat JSON object of numbers.
+//
+//	go run ./bench/demo -duration 60s -out bench/results/demo.json
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"rebeca/internal/process"
+)
+
+// grace is what the demonstration may take beyond its duration: it starts, drains and writes its report.
+const grace = 90 * time.Second
+
+// figures are measurements by name. Names end in their unit; shares and counts have none.
+type figures map[string]float64
+
+func main() {
+	duration := flag.Duration("duration", time.Minute, "how long the demonstration runs")
+	out := flag.String("out", "bench/results/demo.json", "file for the figures")
+	flag.Parse()
+	got, err := measure(*duration)
+	if err == nil {
+		err = write(*out, got)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench/demo: %v\n", err)
+		os.Exit(1)
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		fmt.Printf("%-28s %s\n", name, strconv.FormatFloat(got[name], 'g', 6, 64))
+	}
+	fmt.Printf("written to %s\n", *out)
+}
+
+func measure(duration time.Duration) (figures, error) {
+	binary, err := process.Binary()
+	if err != nil {
+		return nil, err
+	}
+	address, err := process.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "rebeca-bench-demo-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	report := filepath.Join(dir, "report.json")
+	ctx, cancel := context.WithTimeout(context.Background(), duration+grace)
+	defer cancel()
+
+	started := time.Now()
+	demo, err := process.Start(filepath.Join(dir, "demo.log"), binary, "demo", "--duration", duration.String(), "--report", report, "--listen", address)
+	if err != nil {
+		return nil, err
+	}
+	defer demo.Kill()
+	if _, err := demo.Answers(ctx, "http://"+address+"/"); err != nil {
+		return nil, err
+	}
+	got := figures{"page_live_s": time.Since(started).Seconds(), "cores": float64(runtime.NumCPU())}
+	peak := watchMemory(demo)
+	if err := demo.Wait(duration + grace); err != nil {
+		return nil, fmt.Errorf("running the demonstration: %w; it said:\n%s", err, demo.Tail(20))
+	}
+	if mib := <-peak; mib > 0 {
+		got["anonymous_memory_peak_mib"] = mib
+	}
+	got["wall_s"] = time.Since(started).Seconds()
+	return got, readReport(report, got)
+}
+
+// watchMemory returns a channel with the largest anonymous resident memory of the process, in MiB, sent once when it has ended; 0
+// where the system does not tell.
+func watchMemory(p *process.Process) <-chan float64 {
+	peak := make(chan float64, 1) // holds the one result, so that nobody has to wait for it
+	go func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		most := 0.0
+		for {
+			select {
+			case <-p.Done():
+				peak <- most
+				return
+			case <-tick.C:
+				most = max(most, anonymousMiB(p.PID()))
+			}
+		}
+	}()
+	return peak
+}
+
+// anonymousMiB reads RssAnon, see proc(5).
+func anonymousMiB(pid int) float64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, found := strings.CutPrefix(line, "RssAnon:"); found {
+			kib, _ := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 64)
+			return kib / 1024
+		}
+	}
+	return 0
+}
+
+// readReport adds the numbers of the demonstration's report to got: nested objects by joined names, other values left out.
+func readReport(path string, got figures) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading the report: %w", err)
+	}
+	var report map[string]any
+	if err := json.Unmarshal(text, &report); err != nil {
+		return fmt.Errorf("reading the report: %w", err)
+	}
+	flatten(got, "", report)
+	if _, found := got["events_folded"]; !found {
+		return errors.New("reading the report: it has no events_folded")
+	}
+	return nil
+}
+
+func flatten(got figures, prefix string, fields map[string]any) {
+	for name, value := range fields {
+		switch v := value.(type) {
+		case float64:
+			got[prefix+name] = v
+		case map[string]any:
+			flatten(got, prefix+name+"_", v)
+		}
+	}
+}
+
+func write(path string, got figures) error {
+	text, err := json.MarshalIndent(got, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the figures: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("writing the figures: %w", err)
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
