@@ -15,45 +15,45 @@ type Code string
 
 // The codes of the door.
 const (
-	BadRequest        Code = "bad_request"        // 400: a parameter or the body's outer form is wrong
-	Unauthorized      Code = "unauthorized"       // 401: the bearer token is missing or wrong
-	Forbidden         Code = "forbidden"          // 403: from another site, or under a foreign host name
-	NotFound          Code = "not_found"          // 404: no such route or item
-	UnknownUser       Code = "unknown_user"       // 404: nothing is known of this user
-	MethodNotAllowed  Code = "method_not_allowed" // 405
-	TooLarge          Code = "too_large"          // 413: more than 4 MiB or 1,000 records
-	NotOwner          Code = "not_owner"          // 421: another worker owns the user
-	NoPrior           Code = "no_prior"           // 503: nothing has been learned yet
-	NoDecoder         Code = "no_decoder"         // 400: images asked of a service that makes embeddings only
-	BadAfter          Code = "bad_after"          // 400: not a position of the user's own partition
-	BrokerUnavailable Code = "broker_unavailable" // 503: Kafka does not answer
-	Busy              Code = "busy"               // 503: too many event streams are open
-	NotReady          Code = "not_ready"          // 503: /readyz while starting or cut off
-	AfterTimeout      Code = "after_timeout"      // 504: the feedback named in after was not folded in time
-	GenerateTimeout   Code = "generate_timeout"   // 504: the images were not published in time
-	Internal          Code = "internal"           // 500: a fault of this service
+	CodeBadRequest        Code = "bad_request"        // 400: a parameter or the body's outer form is wrong
+	CodeUnauthorized      Code = "unauthorized"       // 401: the bearer token is missing or wrong
+	CodeForbidden         Code = "forbidden"          // 403: from another site, or under a foreign host name
+	CodeNotFound          Code = "not_found"          // 404: no such route or item
+	CodeUnknownUser       Code = "unknown_user"       // 404: nothing is known of this user
+	CodeMethodNotAllowed  Code = "method_not_allowed" // 405
+	CodeTooLarge          Code = "too_large"          // 413: more than 4 MiB or 1,000 records
+	CodeNotOwner          Code = "not_owner"          // 421: another worker owns the user
+	CodeNoPrior           Code = "no_prior"           // 503: nothing has been learned yet
+	CodeNoDecoder         Code = "no_decoder"         // 400: images asked of a service that makes embeddings only
+	CodeBadAfter          Code = "bad_after"          // 400: not a position of the user's own partition
+	CodeBrokerUnavailable Code = "broker_unavailable" // 503: Kafka does not answer
+	CodeBusy              Code = "busy"               // 503: too many event streams are open
+	CodeNotReady          Code = "not_ready"          // 503: /readyz while starting or cut off
+	CodeAfterTimeout      Code = "after_timeout"      // 504: the feedback named in after was not folded in time
+	CodeGenerateTimeout   Code = "generate_timeout"   // 504: the images were not published in time
+	CodeInternal          Code = "internal"           // 500: a fault of this service
 )
 
 // status is the HTTP status of a code: 400 for the reasons of package schemas.
 func (c Code) status() int {
 	switch c {
-	case Unauthorized:
+	case CodeUnauthorized:
 		return http.StatusUnauthorized
-	case Forbidden:
+	case CodeForbidden:
 		return http.StatusForbidden
-	case NotFound, UnknownUser:
+	case CodeNotFound, CodeUnknownUser:
 		return http.StatusNotFound
-	case MethodNotAllowed:
+	case CodeMethodNotAllowed:
 		return http.StatusMethodNotAllowed
-	case TooLarge:
+	case CodeTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case NotOwner:
+	case CodeNotOwner:
 		return http.StatusMisdirectedRequest
-	case NoPrior, BrokerUnavailable, Busy, NotReady:
+	case CodeNoPrior, CodeBrokerUnavailable, CodeBusy, CodeNotReady:
 		return http.StatusServiceUnavailable
-	case AfterTimeout, GenerateTimeout:
+	case CodeAfterTimeout, CodeGenerateTimeout:
 		return http.StatusGatewayTimeout
-	case Internal:
+	case CodeInternal:
 		return http.StatusInternalServerError
 	}
 	return http.StatusBadRequest
@@ -79,9 +79,9 @@ func asError(err error, otherwise Code) *Error {
 	case errors.As(err, &rejected):
 		return &Error{Code: Code(rejected.Reason), Message: rejected.Message}
 	case errors.As(err, &long):
-		return &Error{Code: TooLarge, Message: "the body is larger than 4 MiB: send fewer records at a time"}
-	case errors.Is(err, context.DeadlineExceeded) && otherwise == Internal:
-		return &Error{Code: GenerateTimeout, Message: err.Error()}
+		return &Error{Code: CodeTooLarge, Message: "the body is larger than 4 MiB: send fewer records at a time"}
+	case errors.Is(err, context.DeadlineExceeded) && otherwise == CodeInternal:
+		return &Error{Code: CodeGenerateTimeout, Message: err.Error()}
 	}
 	return &Error{Code: otherwise, Message: err.Error()}
 }

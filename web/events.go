@@ -17,7 +17,7 @@ const (
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	stream, start, err := s.hub.open(r.Context(), r.URL.Query().Get("user"))
 	if err != nil {
-		writeError(w, asError(err, Internal))
+		writeError(w, asError(err, CodeInternal))
 		return
 	}
 	defer s.hub.close(stream)

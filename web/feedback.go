@@ -36,7 +36,7 @@ type feedbackAnswer struct {
 func (s *Server) postFeedback(w http.ResponseWriter, r *http.Request) {
 	raws, err := readRecords(w, r)
 	if err != nil {
-		writeError(w, asError(err, BadRequest))
+		writeError(w, asError(err, CodeBadRequest))
 		return
 	}
 	results := make([]FeedbackResult, len(raws))
@@ -82,7 +82,7 @@ func readRecords(w http.ResponseWriter, r *http.Request) ([]json.RawMessage, err
 	case len(raws) == 0:
 		return nil, &Error{Code(schemas.ReasonMissingField), "records is empty"}
 	case len(raws) > maxRecords:
-		return nil, &Error{TooLarge, "more than 1,000 records: send them in several calls"}
+		return nil, &Error{CodeTooLarge, "more than 1,000 records: send them in several calls"}
 	}
 	return raws, nil
 }
@@ -141,7 +141,7 @@ func (s *Server) produceFeedback(r *http.Request, valid []schemas.Feedback, at [
 	accepted := 0
 	for k, i := range at {
 		if err := errs[k]; err != nil {
-			known := asError(err, BrokerUnavailable)
+			known := asError(err, CodeBrokerUnavailable)
 			if first == nil {
 				first = known
 			}

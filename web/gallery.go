@@ -57,7 +57,7 @@ func (s *Server) getGalleryUser(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case err != nil:
-		writeError(w, asError(err, Internal))
+		writeError(w, asError(err, CodeInternal))
 		return
 	case !known && len(page.Generated) == 0:
 		writeError(w, unknownUser(r))
@@ -78,7 +78,7 @@ func (s *Server) getGalleryUser(w http.ResponseWriter, r *http.Request) {
 func (s *Server) getItemImage(w http.ResponseWriter, r *http.Request) {
 	png, ok := s.o.Pictures.Item(r.PathValue("id"))
 	if !ok {
-		writeError(w, &Error{NotFound, "no picture of this item"})
+		writeError(w, &Error{CodeNotFound, "no picture of this item"})
 		return
 	}
 	w.Header().Set("Content-Type", "image/png")
@@ -94,7 +94,7 @@ func (s *Server) getDemoPictures(w http.ResponseWriter, r *http.Request) {
 		seed, err = numberParam(r, "seed", rand.Uint64(), 0, math.MaxUint64)
 	}
 	if err != nil {
-		writeError(w, asError(err, BadRequest))
+		writeError(w, asError(err, CodeBadRequest))
 		return
 	}
 	pictures := []picture{}

@@ -25,12 +25,12 @@ type itemsAnswer struct {
 func (s *Server) postGenerate(w http.ResponseWriter, r *http.Request) {
 	request, err := s.readRequest(w, r)
 	if err != nil {
-		writeError(w, asError(err, BadRequest))
+		writeError(w, asError(err, CodeBadRequest))
 		return
 	}
 	items, err := s.generate(r.Context(), request)
 	if err != nil {
-		writeError(w, asError(err, Internal))
+		writeError(w, asError(err, CodeInternal))
 		return
 	}
 	writeJSON(w, http.StatusOK, itemsAnswer{items})
@@ -57,11 +57,11 @@ func (s *Server) readRequest(w http.ResponseWriter, r *http.Request) (schemas.Re
 		return request, err
 	}
 	if request.Images != nil && *request.Images && !s.o.Images {
-		return request, &Error{NoDecoder, "this service makes embeddings only: name a decoder in its configuration, or ask with images: false"}
+		return request, &Error{CodeNoDecoder, "this service makes embeddings only: name a decoder in its configuration, or ask with images: false"}
 	}
 	if a := request.After; a != nil && s.o.Partitions > 0 {
 		if own := schemas.Partition([]byte(user), s.o.Partitions); a.Partition != own {
-			return request, &Error{BadAfter, fmt.Sprintf("after.partition is %d, this user's feedback is in %d", a.Partition, own)}
+			return request, &Error{CodeBadAfter, fmt.Sprintf("after.partition is %d, this user's feedback is in %d", a.Partition, own)}
 		}
 	}
 	return request, nil
@@ -73,7 +73,7 @@ func (s *Server) generate(ctx context.Context, request schemas.Request) ([]json.
 		return items, err
 	}
 	if _, err := s.o.Producer.Request(ctx, request); err != nil {
-		return nil, asError(err, BrokerUnavailable)
+		return nil, asError(err, CodeBrokerUnavailable)
 	}
 	waiting, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
@@ -87,9 +87,9 @@ func (s *Server) generate(ctx context.Context, request schemas.Request) ([]json.
 func (s *Server) lateError(request schemas.Request) *Error {
 	again := fmt.Sprintf("ask again with request_id %q", request.RequestID)
 	if a := request.After; a != nil && !s.o.Results.Reached(*a) {
-		return &Error{AfterTimeout, fmt.Sprintf("feedback %d/%d was not folded within %s: %s", a.Partition, a.Offset, s.o.Timeout, again)}
+		return &Error{CodeAfterTimeout, fmt.Sprintf("feedback %d/%d was not folded within %s: %s", a.Partition, a.Offset, s.o.Timeout, again)}
 	}
-	return &Error{GenerateTimeout, fmt.Sprintf("the images were not published within %s: %s", s.o.Timeout, again)}
+	return &Error{CodeGenerateTimeout, fmt.Sprintf("the images were not published within %s: %s", s.o.Timeout, again)}
 }
 
 // newEventID is a UUID of version 7 (RFC 9562): ids of one client sort by time.

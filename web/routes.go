@@ -69,11 +69,11 @@ func (s *Server) mux() http.Handler {
 	for pattern, allowed := range methods {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			writeError(w, &Error{MethodNotAllowed, "this path takes " + strings.Join(allowed, ", ")})
+			writeError(w, &Error{CodeMethodNotAllowed, "this path takes " + strings.Join(allowed, ", ")})
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, &Error{NotFound, "no such path: /openapi.yaml lists them"})
+		writeError(w, &Error{CodeNotFound, "no such path: /openapi.yaml lists them"})
 	})
 	return mux
 }
@@ -82,7 +82,7 @@ func (s *Server) mux() http.Handler {
 func (s *Server) protect(next http.Handler) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, &Error{Forbidden, "the request comes from another site's page"})
+		writeError(w, &Error{CodeForbidden, "the request comes from another site's page"})
 	}))
 	next = cross.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +93,7 @@ func (s *Server) protect(next http.Handler) http.Handler {
 		// Without a token the address is the only lock, and a page that rebinds its own name to
 		// 127.0.0.1 has the key: the name asked for must be this machine's.
 		if s.o.Token == "" && !loopback(hostOnly(r.Host)) {
-			writeError(w, &Error{Forbidden, "without http.token only localhost and loopback addresses are served"})
+			writeError(w, &Error{CodeForbidden, "without http.token only localhost and loopback addresses are served"})
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -122,7 +122,7 @@ func (s *Server) instrument(r route) http.Handler {
 				}
 				s.o.Logger.Error("handling a request", "route", r.pattern, "panic", p, "stack", string(debug.Stack()))
 				if rec.code == 0 {
-					writeError(rec, &Error{Internal, "a fault of this service: its log has the details"})
+					writeError(rec, &Error{CodeInternal, "a fault of this service: its log has the details"})
 				}
 			}
 			if !r.stream {
@@ -131,7 +131,7 @@ func (s *Server) instrument(r route) http.Handler {
 		}()
 		if !r.public && !s.authorized(req) {
 			rec.Header().Set("WWW-Authenticate", `Bearer realm="rebeca"`)
-			writeError(rec, &Error{Unauthorized, "send the service's token: Authorization: Bearer …"})
+			writeError(rec, &Error{CodeUnauthorized, "send the service's token: Authorization: Bearer …"})
 			return
 		}
 		r.handler(rec, req)
@@ -188,7 +188,7 @@ func getAsset(w http.ResponseWriter, r *http.Request) {
 		name = "index.html"
 	}
 	if _, err := fs.Stat(assets, "assets/"+name); err != nil {
-		writeError(w, &Error{NotFound, "no such asset"})
+		writeError(w, &Error{CodeNotFound, "no such asset"})
 		return
 	}
 	w.Header().Set("Cache-Control", "no-cache") // the binary may be newer tomorrow and the files carry no version

@@ -17,7 +17,7 @@ func (s *Server) getUser(w http.ResponseWriter, r *http.Request) {
 	user, ok, err := s.o.Users.User(r.Context(), r.PathValue("id"))
 	switch {
 	case err != nil:
-		writeError(w, asError(err, Internal))
+		writeError(w, asError(err, CodeInternal))
 	case !ok:
 		writeError(w, unknownUser(r))
 	default:
@@ -30,7 +30,7 @@ func (s *Server) getUser(w http.ResponseWriter, r *http.Request) {
 func (s *Server) getGenerated(w http.ResponseWriter, r *http.Request) {
 	limit, err := numberParam(r, "limit", defaultLimit, 1, maxLimit)
 	if err != nil {
-		writeError(w, asError(err, BadRequest))
+		writeError(w, asError(err, CodeBadRequest))
 		return
 	}
 	id := r.PathValue("id")
@@ -42,7 +42,7 @@ func (s *Server) getGenerated(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err != nil {
-		writeError(w, asError(err, Internal))
+		writeError(w, asError(err, CodeInternal))
 		return
 	}
 	if items == nil {
@@ -52,7 +52,7 @@ func (s *Server) getGenerated(w http.ResponseWriter, r *http.Request) {
 }
 
 func unknownUser(r *http.Request) *Error {
-	return &Error{UnknownUser, fmt.Sprintf("nothing is known of user %.64q", r.PathValue("id"))}
+	return &Error{CodeUnknownUser, fmt.Sprintf("nothing is known of user %.64q", r.PathValue("id"))}
 }
 
 // numberParam reads a whole number from the query.
@@ -63,7 +63,7 @@ func numberParam(r *http.Request, name string, absent, lo, hi uint64) (uint64, e
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || n < lo || n > hi {
-		return 0, &Error{BadRequest, fmt.Sprintf("%s must be a whole number in %d..%d, is %.64q", name, lo, hi, text)}
+		return 0, &Error{CodeBadRequest, fmt.Sprintf("%s must be a whole number in %d..%d, is %.64q", name, lo, hi, text)}
 	}
 	return n, nil
 }
