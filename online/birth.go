@@ -1,0 +1,132 @@
+package online
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"rebeca/prior"
+)
+
+// birth waits for a catalogue and the first events, makes the prior, takes its
+// first steps and announces version 1. Events that come meanwhile are
+// consumed without end, so that nobody waits on an empty catalogue; what
+// exceeds FirstEvents is owed and gets its steps afterwards.
+func (t *Trainer) birth(ctx context.Context) error {
+	w := growth{trainer: t}
+	first, err := t.gather(ctx, &w)
+	if err != nil {
+		return err
+	}
+	return t.firstSteps(ctx, first)
+}
+
+// growth watches the catalogue for the moment a prior can be born.
+type growth struct {
+	trainer *Trainer
+	ready   bool
+	seen    uint64    // revision
+	since   time.Time // when it was first seen
+}
+
+// done reports whether the catalogue is read and large enough, or smaller and
+// at rest although the first events are there.
+func (g *growth) done(events int64) bool {
+	t := g.trainer
+	if !g.ready {
+		return false
+	}
+	n := t.items.Len()
+	if n >= t.cfg.MinItems {
+		return true
+	}
+	now, rev := t.now(), t.items.Revision()
+	if rev != g.seen || g.since.IsZero() {
+		g.seen, g.since = rev, now
+	}
+	return n > 0 && events >= int64(t.cfg.FirstEvents) && now.Sub(g.since) >= t.cfg.Idle
+}
+
+// gather consumes events until the prior is born and FirstEvents have come;
+// it returns the newest FirstEvents of them.
+func (t *Trainer) gather(ctx context.Context, g *growth) ([]Example, error) {
+	ready := t.ready
+	var first []Example
+	var events int64
+	tick := time.NewTicker(max(t.cfg.Idle/8, time.Millisecond))
+	defer tick.Stop()
+	for {
+		if t.learner == nil && g.done(events) {
+			if err := t.create(); err != nil {
+				return nil, err
+			}
+		}
+		if t.learner != nil && events >= int64(t.cfg.FirstEvents) {
+			t.record.Events = events
+			t.record.Owed = events - int64(len(first))
+			return first, nil
+		}
+		select {
+		case e := <-t.queue:
+			t.take(e)
+			if len(t.pending) == 0 {
+				continue
+			}
+			events++
+			if len(first) == t.cfg.FirstEvents {
+				copy(first, first[1:])
+				first = first[:len(first)-1]
+			}
+			first = append(first, t.pending...)
+			t.pending = t.pending[:0]
+			t.record.Events = events
+			t.settle()
+		case <-ready:
+			ready, g.ready = nil, true
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// create makes the prior from the catalogue as it stands.
+func (t *Trainer) create() error {
+	sample := sampleItems(stream(t.cfg.Seed, streamStats, 0), t.cfg.StatsItems, t.items.Each)
+	st, err := prior.NewState(t.priorCfg, prior.NewStats(sample), t.cfg.Seed)
+	if err != nil {
+		return fmt.Errorf("making the prior: %w", err)
+	}
+	if err := t.adopt(st); err != nil {
+		return err
+	}
+	t.log.Info("prior is born", "items", t.items.Len(), "statistics_of", len(sample), "parameters", len(st.Params))
+	return nil
+}
+
+// firstSteps takes FirstSteps steps on the first events, going round them, and
+// announces the outcome.
+func (t *Trainer) firstSteps(ctx context.Context, first []Example) error {
+	if err := t.heldOut.keep(t.drawer, first); err != nil {
+		return err
+	}
+	if over := t.record.Owed - t.cfg.MaxLag; over > 0 {
+		t.skip(int(over)*t.cfg.Steps/t.cfg.Round, t.record.Owed)
+		t.record.Owed = t.cfg.MaxLag
+	}
+	each := max(1, t.cfg.Round/t.cfg.Steps)
+	fresh := make([]Example, each)
+	for s := range t.cfg.FirstSteps {
+		for i := range fresh {
+			fresh[i] = first[(s*each+i)%len(first)]
+		}
+		if err := t.stepOn(ctx, fresh); err != nil {
+			return err
+		}
+	}
+	for _, e := range first {
+		t.times.push(e.At)
+	}
+	t.settle()
+	return t.release(ctx)
+}

@@ -1,0 +1,229 @@
+package online
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"rebeca/prior"
+)
+
+// ErrConfig is returned by [Trainer.Open] when the newest checkpoint is of
+// another model than the configured one. The error says what differs.
+var ErrConfig = errors.New("online: the checkpoint is of another prior than the configured one")
+
+// Keys of a checkpoint's metadata.
+const (
+	metaNumber = "online.number" // version number, decimal
+	metaRecord = "online.record" // the rest, JSON of record
+)
+
+// record is what the trainer itself keeps in a checkpoint. It holds no clock:
+// the same examples make the same bytes.
+type record struct {
+	Cursor   map[int32]int64 `json:"cursor"`   // next offset by partition
+	Events   int64           `json:"events"`   // consumed since birth
+	Examples int64           `json:"examples"` // targets learned from
+	Owed     int64           `json:"owed"`     // consumed events whose steps are still to be taken
+	Refused  int64           `json:"refused"`  // steps of no finite loss: part of the random streams
+	Loss     float64         `json:"loss"`
+	LossEMA  float64         `json:"loss_ema"`
+
+	HeldOut     int     `json:"heldout"` // events that HeldOutLoss is of
+	HeldOutLoss float64 `json:"heldout_loss"`
+}
+
+// checkpoint is a durable file of weights.
+type checkpoint struct {
+	number int64
+	step   int64
+	path   string
+	sha256 string
+	state  *prior.State // nil once a learner has it
+	record record
+	times  []time.Time // of events that no version before it knew, a sample
+}
+
+func (c checkpoint) version() string { return fmt.Sprintf("%d-%s", c.number, c.sha256[:12]) }
+
+// checkpoints is a directory of files <number>-<sha256, 12 digits>.safetensors.
+type checkpoints struct {
+	dir string
+	log *slog.Logger
+}
+
+var checkpointName = regexp.MustCompile(`^([0-9]{1,18})-([0-9a-f]{12})\.safetensors$`)
+
+// unfinished is the name of a checkpoint whose hash is not known yet.
+const unfinished = "unfinished.safetensors"
+
+type named struct {
+	number int64
+	prefix string // of the hash
+	path   string
+}
+
+// list returns the files by rising number.
+func (c checkpoints) list() ([]named, error) {
+	files, err := os.ReadDir(c.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing checkpoints: %w", err)
+	}
+	var out []named
+	for _, f := range files {
+		m := checkpointName.FindStringSubmatch(f.Name())
+		if m == nil {
+			continue
+		}
+		n, err := strconv.ParseInt(m[1], 10, 64)
+		if err != nil {
+			continue
+		}
+		out = append(out, named{n, m[2], filepath.Join(c.dir, f.Name())})
+	}
+	slices.SortFunc(out, func(a, b named) int { return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.path, b.path)) })
+	return out, nil
+}
+
+// newest loads the newest whole checkpoint, nil if there is none, and returns
+// the highest number in use. A damaged file is passed over with a warning and
+// left where it is.
+func (c checkpoints) newest() (*checkpoint, int64, error) {
+	files, err := c.list()
+	if err != nil || len(files) == 0 {
+		return nil, 0, err
+	}
+	highest := files[len(files)-1].number
+	for _, f := range slices.Backward(files) {
+		cp, err := c.load(f)
+		if err == nil {
+			return cp, highest, nil
+		}
+		c.log.Warn("checkpoint is damaged, trying the one before", "file", f.path, "err", err)
+	}
+	c.log.Error("no checkpoint is whole, learning starts anew", "dir", c.dir, "files", len(files))
+	return nil, highest, nil
+}
+
+func (c checkpoints) load(f named) (*checkpoint, error) {
+	sum, err := fileSHA256(f.path)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(sum, f.prefix) {
+		return nil, fmt.Errorf("its SHA-256 is %s…, its name says %s", sum[:12], f.prefix)
+	}
+	st, err := prior.LoadState(f.path)
+	if err != nil {
+		return nil, err
+	}
+	cp := &checkpoint{number: f.number, step: st.Step, path: f.path, sha256: sum, state: st}
+	if got := st.Meta[metaNumber]; got != strconv.FormatInt(f.number, 10) {
+		return nil, fmt.Errorf("it holds version %q, its name says %d", got, f.number)
+	}
+	if err := json.Unmarshal([]byte(st.Meta[metaRecord]), &cp.record); err != nil {
+		return nil, fmt.Errorf("decoding the trainer's record: %w", err)
+	}
+	return cp, nil
+}
+
+// save writes st with r as version number. When it returns, the file is
+// durable under its final name.
+func (c checkpoints) save(st *prior.State, number int64, r record) (*checkpoint, error) {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("creating the checkpoint directory: %w", err)
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the trainer's record: %w", err)
+	}
+	if st.Meta == nil {
+		st.Meta = map[string]string{}
+	}
+	st.Meta[metaNumber], st.Meta[metaRecord] = strconv.FormatInt(number, 10), string(b)
+	tmp := filepath.Join(c.dir, unfinished)
+	sum, err := st.Save(tmp)
+	if err != nil {
+		return nil, fmt.Errorf("saving checkpoint %d: %w", number, err)
+	}
+	path := filepath.Join(c.dir, fmt.Sprintf("%d-%s.safetensors", number, sum[:12]))
+	if err := os.Rename(tmp, path); err != nil {
+		return nil, fmt.Errorf("naming checkpoint %d: %w", number, err)
+	}
+	if err := syncDir(c.dir); err != nil {
+		return nil, fmt.Errorf("syncing the checkpoint directory: %w", err)
+	}
+	return &checkpoint{number: number, step: st.Step, path: path, sha256: sum, record: r}, nil
+}
+
+// prune removes all but the newest keep files. What cannot be removed is
+// logged: it costs space, not correctness.
+func (c checkpoints) prune(keep int) {
+	files, err := c.list()
+	if err != nil {
+		c.log.Warn("old checkpoints stay", "err", err)
+		return
+	}
+	for _, f := range files[:max(0, len(files)-keep)] {
+		if err := os.Remove(f.path); err != nil {
+			c.log.Warn("old checkpoint stays", "file", f.path, "err", err)
+		}
+	}
+}
+
+// compatible reports how a checkpoint's model differs from the configured one,
+// as an error wrapping [ErrConfig]; "auto" and zero fields match anything.
+func compatible(have, want prior.Config) error {
+	if want.Kind != "auto" && want.Kind != "" && have.Kind != "auto" && have.Kind != want.Kind {
+		return fmt.Errorf("%w: kind is %s, configured %s", ErrConfig, have.Kind, want.Kind)
+	}
+	for _, f := range []struct {
+		name       string
+		have, want int
+	}{
+		{"dim", have.Dim, want.Dim}, {"hidden", have.Hidden, want.Hidden}, {"blocks", have.Blocks, want.Blocks},
+		{"heads", have.Heads, want.Heads}, {"timesteps", have.Timesteps, want.Timesteps},
+	} {
+		if f.want != 0 && f.have != f.want {
+			return fmt.Errorf("%w: %s is %d, configured %d", ErrConfig, f.name, f.have, f.want)
+		}
+	}
+	return nil
+}
+
+func fileSHA256(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,168 @@
+package online
+
+import (
+	"maps"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Status is what the trainer says of itself; a copy, safe to keep.
+type Status struct {
+	// Born is true once a prior exists, Version names the last announced one
+	// ("" before the first).
+	Born    bool   `json:"born"`
+	Version string `json:"version"`
+	Number  int64  `json:"number"`
+
+	Step    int64   `json:"step"`     // optimizer steps taken
+	Loss    float64 `json:"loss"`     // of the last step
+	LossEMA float64 `json:"loss_ema"` // exponential mean over about 64 steps
+	LR      float64 `json:"lr"`       // of the last step
+
+	// HeldOutLoss is the averaged weights' loss on the HeldOut newest held-out
+	// events when the last version was announced; HeldOut is 0 before there
+	// are any.
+	HeldOutLoss float64 `json:"heldout_loss"`
+	HeldOut     int     `json:"heldout"`
+
+	// Cursor is the next offset of each partition that no step has consumed;
+	// Announced is the same for the announced version, nil before the first.
+	Cursor    map[int32]int64 `json:"cursor"`
+	Announced map[int32]int64 `json:"announced"`
+	// Backlog is the number of events that wait for their steps.
+	Backlog int `json:"backlog"`
+
+	Events   int64 `json:"events"`   // consumed since birth of the prior
+	Examples int64 `json:"examples"` // targets learned from
+	Skipped  int64 `json:"skipped"`  // steps not taken because of the lag, since start
+	Refused  int64 `json:"refused"`  // steps of no finite loss
+
+	// Usable is the share of recent events that may be targets: of a class,
+	// their item in the catalogue. Unresolved is the share of window entries
+	// met while drawing that have no embedding.
+	Usable     float64 `json:"usable"`
+	Unresolved float64 `json:"unresolved"`
+
+	StepsPerSecond float64 `json:"steps_per_second"` // over the last 64 steps
+	History        []Point `json:"history"`          // of the last 512 steps, oldest first
+}
+
+// Point is one step's loss.
+type Point struct {
+	Step int64   `json:"step"`
+	Loss float64 `json:"loss"`
+}
+
+const (
+	historyPoints = 512
+	ratePoints    = 64
+	// lossDecay and shareDecay weigh the running means: about 64 steps, about
+	// 1,000 events.
+	lossDecay  = 1. / 64
+	shareDecay = 1. / 1024
+)
+
+// ring keeps the newest values, at most its capacity.
+type ring[T any] struct {
+	values []T
+	next   int
+}
+
+func newRing[T any](n int) ring[T] { return ring[T]{values: make([]T, 0, n)} }
+
+func (r *ring[T]) push(v T) {
+	if len(r.values) < cap(r.values) {
+		r.values = append(r.values, v)
+		return
+	}
+	r.values[r.next] = v
+	r.next = (r.next + 1) % len(r.values)
+}
+
+// all returns a copy, oldest first.
+func (r *ring[T]) all() []T {
+	return append(append(make([]T, 0, len(r.values)), r.values[r.next:]...), r.values[:r.next]...)
+}
+
+// Status returns the present state; it may be called at any time.
+func (t *Trainer) Status() Status {
+	t.mu.Lock()
+	s := t.mu.status
+	s.Cursor, s.Announced = maps.Clone(s.Cursor), maps.Clone(s.Announced)
+	s.History = t.mu.history.all()
+	times := t.mu.times.all()
+	t.mu.Unlock()
+	s.Backlog = int(t.backlog())
+	if len(times) > 1 {
+		if d := t.now().Sub(times[0]).Seconds(); d > 0 {
+			s.StepsPerSecond = float64(len(times)-1) / d
+		}
+	}
+	return s
+}
+
+// runningMean moves *mean towards v; the first values count in full.
+type runningMean struct {
+	n    float64
+	mean float64
+}
+
+func (m *runningMean) add(v, decay float64) {
+	m.n++
+	m.mean += (v - m.mean) * max(decay, 1/m.n)
+}
+
+// metrics are the trainer's series; see each Help.
+type metrics struct {
+	stepSeconds, drawSeconds, eventToWeights       prometheus.Histogram
+	loss, lossEMA, heldOutLoss, usable, unresolved prometheus.Gauge
+	version                                        prometheus.Gauge
+	steps, skipped, refused, events, examples, cut prometheus.Counter
+	announced, announceErrors                      prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, backlog func() float64) *metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "rebeca_train_" + name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "rebeca_train_" + name, Help: help})
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rebeca_train_" + name, Help: help, Buckets: buckets})
+	}
+	m := &metrics{
+		stepSeconds:    histogram("step_seconds", "Time of one optimizer step, drawing its batch included.", prometheus.ExponentialBuckets(.001, 2, 14)),
+		drawSeconds:    histogram("draw_seconds", "Time of drawing one batch from the table.", prometheus.ExponentialBuckets(.0001, 2, 14)),
+		eventToWeights: histogram("event_to_weights_seconds", "Time from an event to the announcement of weights made from it.", prometheus.ExponentialBuckets(.25, 2, 14)),
+		loss:           gauge("loss", "Loss of the last step."),
+		lossEMA:        gauge("loss_ema", "Exponential mean of the loss over about 64 steps."),
+		heldOutLoss:    gauge("heldout_loss", "Loss of the averaged weights on the newest held-out events at the last announcement."),
+		usable:         gauge("usable_share", "Share of recent events that may be targets: of a class, their item in the catalogue."),
+		unresolved:     gauge("unresolved_share", "Share of window entries met while drawing that have no embedding."),
+		version:        gauge("version", "Number of the last announced version."),
+		steps:          counter("steps_total", "Optimizer steps taken."),
+		skipped:        counter("skipped_total", "Steps not taken because the trainer was too far behind or the table offered no target."),
+		refused:        counter("refused_total", "Steps refused because their loss was not finite."),
+		events:         counter("events_total", "Events consumed."),
+		examples:       counter("examples_total", "Targets learned from."),
+		cut:            counter("cut_total", "Fresh events whose context was cut short, or that were lost, because later events of the user had been folded."),
+		announced:      counter("announced_total", "Versions announced."),
+		announceErrors: counter("announce_errors_total", "Announcements that did not succeed; each is tried again."),
+	}
+	if reg != nil {
+		reg.MustRegister(
+			m.stepSeconds, m.drawSeconds, m.eventToWeights, m.loss, m.lossEMA, m.heldOutLoss, m.usable, m.unresolved,
+			m.version, m.steps, m.skipped, m.refused, m.events, m.examples, m.cut, m.announced, m.announceErrors,
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "rebeca_train_backlog_events", Help: "Events that wait for their steps.",
+			}, backlog),
+		)
+	}
+	return m
+}
+
+// eventTimes are the times of events that no announced version knows yet, the
+// newest of them: a sample is enough for a histogram.
+func newEventTimes() ring[time.Time] { return newRing[time.Time](4096) }
