@@ -1,0 +1,69 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// GapError says that the log does not hold the offset to continue from: records were lost to retention (Stored below
+// First), or the topic was truncated or made anew (Stored above Last). The partition stops; an operator decides.
+type GapError struct {
+	Topic     string
+	Partition int32
+	Stored    int64 // the offset to continue from
+	First     int64 // the first offset of the log
+	Last      int64 // the offset that the next record will get
+}
+
+// Error names the place, what is missing and what may be done.
+func (e *GapError) Error() string {
+	if e.Stored < e.First {
+		return fmt.Sprintf("%s[%d]: offset %d was to be read next and the log begins at %d: %d records are lost; restore an older snapshot or accept the gap",
+			e.Topic, e.Partition, e.Stored, e.First, e.First-e.Stored)
+	}
+	return fmt.Sprintf("%s[%d]: offset %d was to be read next and the log ends at %d: the topic was truncated or made anew",
+		e.Topic, e.Partition, e.Stored, e.Last)
+}
+
+// Retriable reports whether the same request may succeed later: the network, a broker that is away, a leader that
+// moved. Too large records, missing rights and invalid requests never will.
+func Retriable(err error) bool {
+	var code kafka.Error
+	if errors.As(err, &code) {
+		switch code {
+		case kafka.BrokerNotAvailable, kafka.ReplicaNotAvailable, kafka.Unknown, kafka.GroupLoadInProgress,
+			kafka.GroupCoordinatorNotAvailable, kafka.NotCoordinatorForGroup:
+			return true
+		}
+		return code.Temporary()
+	}
+	return !errors.Is(err, errClosed)
+}
+
+// errClosed marks the client's own end.
+var errClosed = errors.New("the client is closed")
+
+// tooLarge reports whether the broker refuses records of this size.
+func tooLarge(err error) bool {
+	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
+}
+
+// explain puts what the library leaves unsaid into words: brokers answer a wrong password or a missing handshake by
+// closing the connection.
+func (c *Client) explain(err error) error {
+	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	switch {
+	case errors.Is(err, kafka.SASLAuthenticationFailed), closed && c.options.SASL.Mechanism != "":
+		return fmt.Errorf("the broker refused user %q by %s: wrong name, password or mechanism (%w)",
+			c.options.SASL.Username, c.options.SASL.Mechanism, err)
+	case closed:
+		return fmt.Errorf("the broker closed the connection: is it of this port's protocol, TLS or SASL? (%w)", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer in time (%w)", err)
+	}
+	return err
+}
