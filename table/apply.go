@@ -1,0 +1,315 @@
+package table
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"rebeca/schemas"
+)
+
+// Record is one record of the feedback topic, judged: exactly one of Feedback, Forget and Dead is set. Key and Value are only read.
+type Record struct {
+	Offset      int64
+	Time        time.Time // Kafka timestamp
+	Key, Value  []byte
+	Fingerprint uint64
+	Feedback    *schemas.Feedback
+	Forget      bool // a null value: forget the user of the key
+	Dead        *schemas.Rejection
+}
+
+// Batch is a run of one partition of the feedback topic. Every key belongs to the partition.
+type Batch struct {
+	Topic       string
+	Partition   int32
+	Records     []Record  // offsets rise
+	Next        int64     // offset to read next, above every record's
+	FreshAfter  time.Time // records with an older Kafka timestamp make no intent
+	IntentCount int       // images wanted per intent; 0 makes none
+}
+
+// Folded says what a batch did.
+type Folded struct {
+	Next         int64 // as stored
+	Events       int   // distinct events folded
+	Duplicates   int   // resends
+	Forgotten    int   // events of forgotten users, dropped
+	Dead         int
+	Users        []string // users whose row changed and who are still there, each once
+	Intents      []Intent // written and waiting
+	Superseded   []uint64 // intents of earlier batches that newer feedback replaced, or whose user was forgotten
+	DeadByReason map[schemas.Reason]int
+
+	gone []string // users forgotten
+}
+
+func (b *Batch) check() error {
+	last := int64(-1)
+	for i := range b.Records {
+		r := &b.Records[i]
+		if r.Offset <= last || r.Offset > max48 {
+			return fmt.Errorf("offset %d follows %d", r.Offset, last)
+		}
+		last = r.Offset
+		if r.Dead != nil || r.Forget {
+			continue
+		}
+		f := r.Feedback
+		if f == nil || kindCode(f.Kind) == 0 || len(f.UserID) > schemas.MaxID || len(f.ItemID) > schemas.MaxID {
+			panic(fmt.Sprintf("table: record at offset %d was not judged", r.Offset))
+		}
+	}
+	if b.Next <= last {
+		return fmt.Errorf("next offset %d is not above %d", b.Next, last)
+	}
+	return nil
+}
+
+// Fold applies a batch: rows, the next offset, the fingerprint of the last record, intents and dead letters move in one transaction. The
+// facts do not depend on how the log is cut into batches. A batch of up to 1,000 records is one transaction at the default rules; one
+// that would exceed what Badger takes (dead letters of many megabytes) is applied as several, each complete in itself with its own next
+// offset. ErrStale: the records, or some of them, have been folded before; nothing was done.
+//
+// Per user at most one intent that feedback caused waits: the newest cause's. One that was begun stays beside it.
+func (t *Table) Fold(b Batch) (Folded, error) {
+	p, err := t.part(b.Partition)
+	if err == nil {
+		err = b.check()
+	}
+	if err != nil {
+		return Folded{}, fmt.Errorf("folding %s[%d]: %w", b.Topic, b.Partition, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out Folded
+	for {
+		n := t.fits(b.Records)
+		part := b
+		part.Records = b.Records[:n]
+		if n < len(b.Records) {
+			part.Next = b.Records[n-1].Offset + 1
+		}
+		if err := t.foldPart(p, &part, &out); err != nil {
+			return out, fmt.Errorf("folding %s[%d] from %d: %w", b.Topic, b.Partition, firstOffset(&part), err)
+		}
+		if n == len(b.Records) {
+			return out, nil
+		}
+		b.Records = b.Records[n:]
+	}
+}
+
+func firstOffset(b *Batch) int64 {
+	if len(b.Records) == 0 {
+		return b.Next
+	}
+	return b.Records[0].Offset
+}
+
+// fits returns how many of the records go in one transaction: all, save in rare cases. A forget goes alone: it deletes what a user has.
+func (t *Table) fits(records []Record) int {
+	spent := int64(0)
+	row := int64(rowSize(t.options.Rules))
+	for i := range records {
+		r := &records[i]
+		switch {
+		case r.Dead != nil:
+			spent += buryCost(r.Key, r.Value, r.Dead)
+		case r.Forget:
+			return max(i, 1)
+		default:
+			spent += row + 4*int64(len(r.Key)) + int64(len(r.Feedback.ItemID)) + 512
+		}
+		if spent > t.budget && i > 0 {
+			return i
+		}
+	}
+	return len(records)
+}
+
+// folding is one transaction of Fold.
+type folding struct {
+	*change
+	batch  *Batch
+	out    *Folded
+	drafts map[string]*draft
+	order  []*draft
+}
+
+// draft is a user while a batch is folded.
+type draft struct {
+	user    string
+	row     row
+	had     bool    // there is a row in the table
+	changed bool    // the table must be written
+	cause   *Record // the newest fresh event
+}
+
+func (t *Table) foldPart(p *partition, b *Batch, out *Folded) error {
+	result := Folded{Next: b.Next}
+	err := t.update(p, func(c *change) error {
+		var print *uint64
+		if n := len(b.Records); n > 0 {
+			print = &b.Records[n-1].Fingerprint
+		}
+		if err := c.advance(b.Topic, b.Partition, firstOffset(b), b.Next, print); err != nil {
+			return err
+		}
+		f := folding{change: c, batch: b, out: &result, drafts: make(map[string]*draft, len(b.Records))}
+		for i := range b.Records {
+			if err := f.record(&b.Records[i]); err != nil {
+				return fmt.Errorf("record at %d: %w", b.Records[i].Offset, err)
+			}
+		}
+		return f.finish()
+	})
+	if err != nil {
+		return err
+	}
+	out.merge(&result)
+	return nil
+}
+
+func (f *folding) record(r *Record) error {
+	switch {
+	case r.Dead != nil:
+		f.out.Dead++
+		if f.out.DeadByReason == nil {
+			f.out.DeadByReason = map[schemas.Reason]int{}
+		}
+		f.out.DeadByReason[r.Dead.Reason]++
+		return f.bury(f.source(r), r.Key, r.Value, r.Dead)
+	case r.Forget:
+		return f.forget(r)
+	}
+	if f.p.wasForgotten(r.Feedback) {
+		f.out.Forgotten++
+		return nil
+	}
+	d, err := f.draft(r.Feedback.UserID)
+	if err != nil {
+		return err
+	}
+	if !d.row.fold(&f.t.options.Rules, r.Feedback, r.Offset, f.p.items) {
+		f.out.Duplicates++
+		return nil
+	}
+	f.out.Events++
+	d.changed = true
+	if !r.Time.Before(f.batch.FreshAfter) {
+		d.cause = r
+	}
+	return nil
+}
+
+func (f *folding) source(r *Record) schemas.Source {
+	return schemas.Source{Topic: f.batch.Topic, Partition: f.batch.Partition, Offset: r.Offset}
+}
+
+// draft returns the user's draft, read from the table at its first use.
+func (f *folding) draft(user string) (*draft, error) {
+	if d := f.drafts[user]; d != nil {
+		return d, nil
+	}
+	d := &draft{user: user, row: row{last: -1}}
+	b, err := f.t.rowValue(f.txn, f.p, user)
+	if err != nil {
+		return nil, err
+	}
+	if b != nil {
+		if err := d.row.decode(b); err != nil {
+			return nil, fmt.Errorf("user %q: %w", user, err)
+		}
+		d.had = true
+	}
+	f.drafts[user] = d
+	f.order = append(f.order, d)
+	return d, nil
+}
+
+// finish writes rows and intents.
+func (f *folding) finish() error {
+	var users []*draft
+	var values [][]byte
+	for _, d := range f.order {
+		if !d.changed {
+			continue
+		}
+		value := d.row.encode()
+		if err := f.set(userKey(prefixRow, f.p.id, d.user), value); err != nil {
+			return err
+		}
+		users, values = append(users, d), append(values, value)
+		f.out.Users = append(f.out.Users, d.user)
+		if d.cause != nil && f.batch.IntentCount > 0 {
+			if err := f.intend(d); err != nil {
+				return err
+			}
+		}
+	}
+	f.then(func() {
+		for i, d := range users {
+			f.p.rows.put(d.user, values[i])
+			f.p.stale.mark(d.user)
+			if !d.had {
+				f.t.users.add(d.user)
+			}
+		}
+	})
+	return nil
+}
+
+// intend writes the intent of a user's newest event in place of the one that waits.
+func (f *folding) intend(d *draft) error {
+	if err := f.replace(f.p.waiting.superseded(d.user)); err != nil {
+		return err
+	}
+	source := f.source(d.cause)
+	in := Intent{
+		Partition: f.p.id, Seq: f.next(), ID: schemas.ID(source, 0), UserID: d.user, Trigger: schemas.TriggerFeedback,
+		Count: f.batch.IntentCount, Source: source, At: d.cause.Time.UTC().Truncate(time.Millisecond),
+	}
+	f.out.Intents = append(f.out.Intents, in)
+	return f.admit(in, 0)
+}
+
+func (f *folding) replace(seqs []uint64) error {
+	for _, seq := range seqs {
+		if err := f.dismiss(seq); err != nil {
+			return err
+		}
+	}
+	f.out.Superseded = append(f.out.Superseded, seqs...)
+	return nil
+}
+
+// merge adds what a later part of a batch did. An intent of an earlier part that it replaced was never seen by anybody.
+func (f *Folded) merge(part *Folded) {
+	f.Next = part.Next
+	f.Events += part.Events
+	f.Duplicates += part.Duplicates
+	f.Forgotten += part.Forgotten
+	f.Dead += part.Dead
+	if f.DeadByReason == nil {
+		f.DeadByReason = map[schemas.Reason]int{}
+	}
+	for reason, n := range part.DeadByReason {
+		f.DeadByReason[reason] += n
+	}
+	changed := make(map[string]bool, len(part.Users))
+	for _, user := range append(part.Users, part.gone...) {
+		changed[user] = true
+	}
+	f.Users = slices.DeleteFunc(f.Users, func(u string) bool { return changed[u] })
+	f.Users = append(f.Users, part.Users...)
+	for _, seq := range part.Superseded {
+		at := slices.IndexFunc(f.Intents, func(in Intent) bool { return in.Seq == seq })
+		if at < 0 {
+			f.Superseded = append(f.Superseded, seq)
+			continue
+		}
+		f.Intents = slices.Delete(f.Intents, at, at+1)
+	}
+	f.Intents = append(f.Intents, part.Intents...)
+}

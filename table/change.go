@@ -1,0 +1,200 @@
+package table
+
+import (
+	"errors"
+	"fmt"
+
+	badger "github.com/dgraph-io/badger/v4"
+
+	"rebeca/schemas"
+)
+
+// Roles of messages: the topic they go to.
+const (
+	RoleGenerated  = "generated"
+	RoleVectors    = "vectors"
+	RoleDeadletter = "deadletter"
+)
+
+// Headers of a dead letter: why it is one and where it came from. Key and value are the original bytes.
+const (
+	HeaderReason    = "rebeca-reason"
+	HeaderMessage   = "rebeca-message"
+	HeaderTopic     = "rebeca-topic"
+	HeaderPartition = "rebeca-partition"
+	HeaderOffset    = "rebeca-offset"
+)
+
+// change is one transaction of a partition: what it writes, and what memory takes over once it has committed.
+type change struct {
+	t         *Table
+	p         *partition
+	txn       *badger.Txn
+	seq       uint64
+	committed []func()
+}
+
+// update runs fn in a transaction that holds only while this table is the state's writer. When fn fails nothing has happened.
+// REQUIRES: p.mu is held.
+func (t *Table) update(p *partition, fn func(*change) error) error {
+	if err := t.failed.Load(); err != nil {
+		return *err
+	}
+	if t.db.IsClosed() {
+		return errors.New("the state is closed")
+	}
+	txn := t.db.NewTransaction(true)
+	defer txn.Discard()
+	c := &change{t: t, p: p, txn: txn, seq: p.seq}
+	items := p.items.len()
+	if err := c.run(fn, items); err != nil {
+		p.items.truncate(items)
+		return err
+	}
+	if err := txn.Commit(); err != nil {
+		p.items.truncate(items)
+		// Badger may have written it or not: memory no longer says what is on disk.
+		err = fmt.Errorf("committing to the state: %w; it takes no more writes until it is opened again", err)
+		t.failed.CompareAndSwap(nil, &err)
+		return err
+	}
+	p.seq = c.seq
+	for _, f := range c.committed {
+		f()
+	}
+	if p.outbox.len() > 0 {
+		p.signal()
+	}
+	return nil
+}
+
+func (c *change) run(fn func(*change) error, items int) error {
+	epoch, err := readEpoch(c.txn)
+	if err != nil {
+		return err
+	}
+	if epoch != c.t.epoch {
+		return fmt.Errorf("%w: epoch %d, ours is %d", ErrFenced, epoch, c.t.epoch)
+	}
+	if err := fn(c); err != nil {
+		return err
+	}
+	if c.seq != c.p.seq {
+		if err := c.set(seqKey(c.p.id), encodeUint64(c.seq)); err != nil {
+			return err
+		}
+	}
+	for i, id := range c.p.items.names()[items:] {
+		if err := c.set(internedKey(c.p.id, uint32(items+i)), []byte(id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *partition) signal() {
+	select {
+	case p.notify <- struct{}{}:
+	default: // a signal is there already
+	}
+}
+
+func (c *change) set(key, value []byte) error {
+	if err := c.txn.Set(key, value); err != nil {
+		return fmt.Errorf("writing %.40q: %w", key, err)
+	}
+	return nil
+}
+
+func (c *change) delete(key []byte) error {
+	if err := c.txn.Delete(key); err != nil {
+		return fmt.Errorf("deleting %.40q: %w", key, err)
+	}
+	return nil
+}
+
+// then runs f after the commit.
+func (c *change) then(f func()) { c.committed = append(c.committed, f) }
+
+// next gives out a sequence number; the first is 1.
+func (c *change) next() uint64 {
+	c.seq++
+	return c.seq
+}
+
+// advance moves the offset of a topic's partition. first is the lowest offset of the records applied, or next when there are none.
+func (c *change) advance(topic string, partition int32, first, next int64, fingerprint *uint64) error {
+	stored, print, ok, err := readOffset(c.txn, topic, partition)
+	if err != nil {
+		return err
+	}
+	if ok && stored > first {
+		return fmt.Errorf("%w: %s[%d] is at %d, the records begin at %d", ErrStale, topic, partition, stored, first)
+	}
+	if fingerprint != nil {
+		print = *fingerprint
+	}
+	return c.set(offsetKey(topic, partition), encodeOffset(next, print))
+}
+
+// send puts a message in the outbox.
+func (c *change) send(seq uint64, index int, m *Message) error {
+	value := encodeMessage(m)
+	if len(value) >= valueThreshold {
+		c.then(func() { c.t.largeValues.Store(true) })
+	}
+	if err := c.set(messageKey(c.p.id, seq, index), value); err != nil {
+		return err
+	}
+	c.then(func() {
+		c.p.outbox.add(seq)
+		c.t.messages.Add(1)
+	})
+	return nil
+}
+
+// bury sends a record to the dead letters.
+func (c *change) bury(source schemas.Source, key, value []byte, r *schemas.Rejection) error {
+	return c.send(c.next(), 0, &Message{Role: RoleDeadletter, Key: key, Value: value, Headers: []schemas.Header{
+		{Key: HeaderReason, Value: []byte(r.Reason)},
+		{Key: HeaderMessage, Value: []byte(r.Message)},
+		{Key: HeaderTopic, Value: []byte(source.Topic)},
+		{Key: HeaderPartition, Value: fmt.Append(nil, source.Partition)},
+		{Key: HeaderOffset, Value: fmt.Append(nil, source.Offset)},
+	}})
+}
+
+// buryCost bounds what bury adds to a transaction.
+func buryCost(key, value []byte, r *schemas.Rejection) int64 {
+	n := len(key) + len(value) + len(r.Message) + 512
+	if n >= valueThreshold {
+		n = 512 // goes to the value log
+	}
+	return int64(n)
+}
+
+// admit writes an intent.
+func (c *change) admit(in Intent, done int) error {
+	if err := c.set(intentKey(c.p.id, in.Seq), encodeIntent(&in, done)); err != nil {
+		return err
+	}
+	c.then(func() {
+		if c.p.waiting.add(in, done) {
+			c.t.intents.Add(1)
+		}
+	})
+	return nil
+}
+
+// dismiss deletes an intent.
+func (c *change) dismiss(seq uint64) error {
+	if err := c.delete(intentKey(c.p.id, seq)); err != nil {
+		return err
+	}
+	c.then(func() {
+		if c.p.waiting.remove(seq) {
+			c.t.intents.Add(-1)
+		}
+	})
+	return nil
+}

@@ -1,0 +1,156 @@
+package table
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	badger "github.com/dgraph-io/badger/v4"
+)
+
+// load fills memory from the state.
+func (t *Table) load() error {
+	return t.db.View(func(txn *badger.Txn) error {
+		for _, p := range t.partitions {
+			if err := t.loadPartition(txn, p); err != nil {
+				return fmt.Errorf("partition %d: %w", p.id, err)
+			}
+			if p.outbox.len() > 0 {
+				p.signal()
+			}
+		}
+		return t.loadCatalogue(txn)
+	})
+}
+
+func (t *Table) loadPartition(txn *badger.Txn, p *partition) error {
+	if err := p.loadFacts(txn); err != nil {
+		return err
+	}
+	if _, err := get(txn, seqKey(p.id), func(b []byte) (err error) {
+		p.seq, err = decodeUint64("sequence number", b)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := t.loadQueue(txn, p); err != nil {
+		return err
+	}
+	return t.loadUsers(txn, p)
+}
+
+func (p *partition) loadFacts(txn *badger.Txn) error {
+	items := partitionKey(prefixInterned, p.id, 0)
+	if err := scanPrefix(txn, items, false, func(key, value []byte) error {
+		if len(key) != len(items)+4 {
+			return fmt.Errorf("%w: key %q", ErrCorrupt, key)
+		}
+		return p.items.load(binary.BigEndian.Uint32(key[len(items):]), string(value))
+	}); err != nil {
+		return err
+	}
+	marks := partitionKey(prefixForgot, p.id, 0)
+	return scanPrefix(txn, marks, false, func(key, value []byte) error {
+		if len(key) != len(marks)+len(forgotten{}) {
+			return fmt.Errorf("%w: key %q", ErrCorrupt, key)
+		}
+		m, err := decodeMark(value)
+		p.marks[forgotten(key[len(marks):])] = m
+		return err
+	})
+}
+
+func (t *Table) loadQueue(txn *badger.Txn, p *partition) error {
+	intents := queuePrefix(p.id, 'i')
+	if err := scanPrefix(txn, intents, false, func(key, value []byte) error {
+		if len(key) != len(intents)+8 {
+			return fmt.Errorf("%w: key %q", ErrCorrupt, key)
+		}
+		in, done, err := decodeIntent(value)
+		if err != nil {
+			return err
+		}
+		in.Partition, in.Seq = p.id, binary.BigEndian.Uint64(key[len(intents):])
+		p.waiting.add(in, done)
+		t.intents.Add(1)
+		return nil
+	}); err != nil {
+		return err
+	}
+	return scanPrefix(txn, queuePrefix(p.id, 'm'), true, func(key, _ []byte) error {
+		_, seq, _, err := splitMessageKey(key)
+		if err != nil {
+			return err
+		}
+		p.outbox.add(seq)
+		t.messages.Add(1)
+		return nil
+	})
+}
+
+// loadUsers reads rows and vectors side by side, both in key order, to find whose vector is behind.
+func (t *Table) loadUsers(txn *badger.Txn, p *partition) error {
+	o := badger.DefaultIteratorOptions
+	o.Prefix = partitionKey(prefixVector, p.id, 0)
+	vectors := txn.NewIterator(o)
+	defer vectors.Close()
+	vectors.Rewind()
+	return scanPrefix(txn, partitionKey(prefixRow, p.id, 0), false, func(key, value []byte) error {
+		events, err := rowEvents(value)
+		if err != nil {
+			return err
+		}
+		_, user, err := splitUserKey(key)
+		if err != nil {
+			return err
+		}
+		known, err := vectorEvents(vectors, key[len(prefixRow):])
+		if err != nil {
+			return err
+		}
+		t.users.add(user)
+		if known < events {
+			p.stale.mark(user)
+		}
+		return nil
+	})
+}
+
+// vectorEvents moves the iterator to a row's key, both without their prefixes, and returns the events that the vector there knows.
+func vectorEvents(vectors *badger.Iterator, key []byte) (events uint64, err error) {
+	for ; vectors.Valid(); vectors.Next() {
+		switch bytes.Compare(vectors.Item().Key()[len(prefixVector):], key) {
+		case -1:
+			continue
+		case 1:
+			return 0, nil
+		}
+		err = vectors.Item().Value(func(b []byte) error {
+			v, err := decodeVector(b)
+			events = v.Events
+			return err
+		})
+		return events, err
+	}
+	return 0, nil
+}
+
+func (t *Table) loadCatalogue(txn *badger.Txn) error {
+	var items []listed
+	err := scanPrefix(txn, []byte(prefixItem), false, func(key, value []byte) error {
+		_, embedding, err := decodeItem(value)
+		if err != nil {
+			return err
+		}
+		if len(embedding) != t.options.Dim {
+			return fmt.Errorf("%w: item %q has %d dimensions", ErrCorrupt, key[len(prefixItem):], len(embedding))
+		}
+		items = append(items, listed{string(key[len(prefixItem):]), embedding})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	t.catalogue.apply(items)
+	return nil
+}

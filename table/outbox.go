@@ -1,0 +1,198 @@
+package table
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	badger "github.com/dgraph-io/badger/v4"
+
+	"rebeca/schemas"
+)
+
+// Message is a record to be produced. The topic follows from the role, the partition from the key.
+type Message struct {
+	Role    string // RoleGenerated, RoleVectors or RoleDeadletter
+	Key     []byte
+	Value   []byte // nil deletes
+	Headers []schemas.Header
+}
+
+// Outgoing is a message in its place: by Seq, then Index.
+type Outgoing struct {
+	Seq   uint64
+	Index int
+	Message
+}
+
+// Bounds of what Outbox returns at once.
+const outboxBytes = 8 << 20
+
+// outboxIndex counts the messages that are there by sequence number, so that reading starts at the first of them and not at the
+// tombstones of those sent before.
+type outboxIndex struct {
+	counts map[uint64]int
+	order  []uint64 // rising; some may have no message any more, but not the first
+	total  int
+}
+
+func newOutboxIndex() outboxIndex { return outboxIndex{counts: map[uint64]int{}} }
+
+func (o *outboxIndex) add(seq uint64) {
+	if o.counts[seq] == 0 {
+		if at, found := slices.BinarySearch(o.order, seq); !found {
+			o.order = slices.Insert(o.order, at, seq)
+		}
+	}
+	o.counts[seq]++
+	o.total++
+}
+
+func (o *outboxIndex) remove(seq uint64) {
+	if o.counts[seq] == 0 {
+		return
+	}
+	o.total--
+	if o.counts[seq]--; o.counts[seq] > 0 {
+		return
+	}
+	delete(o.counts, seq)
+	gone := 0
+	for gone < len(o.order) && o.counts[o.order[gone]] == 0 {
+		gone++
+	}
+	o.order = o.order[gone:]
+}
+
+func (o *outboxIndex) len() int { return o.total }
+
+// head returns the lowest sequence number that has a message, 0 when there is none.
+func (o *outboxIndex) head() uint64 {
+	if len(o.order) == 0 {
+		return 0
+	}
+	return o.order[0]
+}
+
+// Outbox returns up to limit messages of a partition with sequence numbers above after, by (Seq, Index), and stops early near 8 MiB. A
+// call may end within a sequence number, and a completion may put messages below ones already read: a reader that trims what it has sent
+// should always ask from 0.
+func (t *Table) Outbox(partition int32, after uint64, limit int) ([]Outgoing, error) {
+	p, err := t.part(partition)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	head := p.outbox.head()
+	p.mu.Unlock()
+	if head == 0 || limit <= 0 {
+		return nil, nil
+	}
+	var out []Outgoing
+	size := 0
+	err = t.db.View(func(txn *badger.Txn) error {
+		start := messageKey(partition, max(head, after+1), 0)
+		return scanFrom(txn, queuePrefix(partition, 'm'), start, func(item *badger.Item) error {
+			o, err := readOutgoing(item)
+			if err != nil {
+				return err
+			}
+			if size += len(o.Value); len(out) > 0 && size > outboxBytes {
+				return errStop
+			}
+			out = append(out, o)
+			if len(out) >= limit {
+				return errStop
+			}
+			return nil
+		})
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return nil, fmt.Errorf("reading the outbox of partition %d: %w", partition, err)
+	}
+	return out, nil
+}
+
+func readOutgoing(item *badger.Item) (Outgoing, error) {
+	_, seq, index, err := splitMessageKey(item.Key())
+	if err != nil {
+		return Outgoing{}, err
+	}
+	o := Outgoing{Seq: seq, Index: index}
+	err = item.Value(func(b []byte) (err error) {
+		o.Message, err = decodeMessage(b)
+		return err
+	})
+	return o, err
+}
+
+// scanFrom calls fn for the items of a prefix from a key on, reading values only as fn asks for them.
+func scanFrom(txn *badger.Txn, prefix, start []byte, fn func(*badger.Item) error) error {
+	o := badger.DefaultIteratorOptions
+	o.Prefix, o.PrefetchValues = prefix, false
+	it := txn.NewIterator(o)
+	defer it.Close()
+	for it.Seek(start); it.Valid(); it.Next() {
+		if err := fn(it.Item()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Trim deletes messages that the broker has acknowledged. Those already gone are passed over.
+func (t *Table) Trim(partition int32, out []Outgoing) error {
+	p, err := t.part(partition)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for chunk := range slices.Chunk(out, trimChunk) {
+		err := t.update(p, func(c *change) error {
+			for _, o := range chunk {
+				key := messageKey(p.id, o.Seq, o.Index)
+				found, err := get(c.txn, key, func([]byte) error { return nil })
+				if err != nil {
+					return err
+				}
+				if !found {
+					continue
+				}
+				if err := c.unsend(key, o.Seq); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("trimming the outbox of partition %d: %w", partition, err)
+		}
+	}
+	return nil
+}
+
+// trimChunk keeps a trim well within a transaction.
+const trimChunk = 5000
+
+// unsend deletes a message that is there.
+func (c *change) unsend(key []byte, seq uint64) error {
+	if err := c.delete(key); err != nil {
+		return err
+	}
+	c.then(func() {
+		c.p.outbox.remove(seq)
+		c.t.messages.Add(-1)
+	})
+	return nil
+}
+
+// Notify returns a channel of capacity 1 that is signalled after every change that leaves messages in the partition's outbox, and at Open
+// if some are there.
+func (t *Table) Notify(partition int32) <-chan struct{} {
+	p, err := t.part(partition)
+	if err != nil {
+		panic("table: " + err.Error())
+	}
+	return p.notify
+}

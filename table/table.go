@@ -1,0 +1,268 @@
+package table
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	badger "github.com/dgraph-io/badger/v4"
+
+	"rebeca/schemas"
+)
+
+// Errors of Open and of the writers; test with errors.Is.
+var (
+	ErrLocked     = errors.New("state directory is in use by another process")
+	ErrVersion    = errors.New("state has another format version")
+	ErrPartitions = errors.New("state has another number of partitions")
+	ErrDim        = errors.New("state has another embedding dimension")
+	ErrRules      = errors.New("state was folded by other rules")
+	ErrCorrupt    = errors.New("state is corrupt")
+	ErrStale      = errors.New("records lie below the stored offset") // Fold, Accept, List: read Offset again and continue there
+	ErrFenced     = errors.New("state was opened by another writer")
+	ErrNotEmpty   = errors.New("directory is not empty") // Load
+)
+
+// Options say where a table lives and what it must hold.
+type Options struct {
+	Dir        string
+	Partitions int32        // of every user-keyed topic; fixed when a state is born
+	Dim        int          // of item embeddings; fixed when a state is born
+	Rules      Rules        // fixed when a state is born
+	CacheRows  int          // rows kept in memory, about 2 KB each; 0 means 16,384
+	Logger     *slog.Logger // nil discards
+}
+
+func (o Options) validate() error {
+	switch {
+	case o.Dir == "":
+		return errors.New("dir: is empty")
+	case o.Partitions < 1:
+		return fmt.Errorf("partitions: %d is not positive", o.Partitions)
+	case o.Dim < 1:
+		return fmt.Errorf("dim: %d is not positive", o.Dim)
+	case o.CacheRows < 0:
+		return fmt.Errorf("cache_rows: %d is negative", o.CacheRows)
+	}
+	if err := o.Rules.Validate(); err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
+	return nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.CacheRows == 0 {
+		o.CacheRows = defaultCache
+	}
+	return o
+}
+
+// Table is an open state. Its methods are safe for concurrent use.
+type Table struct {
+	db         *badger.DB
+	options    Options
+	meta       meta
+	epoch      uint64
+	budget     int64 // bytes of one transaction that we fill
+	partitions []*partition
+	catalogue  *Catalogue
+	users      *userList
+
+	intents, messages atomic.Int64          // over all partitions
+	largeValues       atomic.Bool           // values left the tree for the value log since the last Sync
+	failed            atomic.Pointer[error] // of a commit whose outcome is unknown
+	closeOnce         sync.Once
+	closeErr          error
+}
+
+// partition is the part of a table that one log partition writes.
+type partition struct {
+	id     int32
+	items  *interner
+	rows   *rowCache
+	notify chan struct{} // capacity 1: one signal stands for any number of messages
+
+	mu      sync.Mutex // one writer at a time; guards what follows. No lock of ours is taken before it
+	seq     uint64     // last sequence number given
+	marks   map[forgotten]mark
+	waiting waiting
+	outbox  outboxIndex
+	stale   staleSet
+}
+
+// mark is what is kept of a forgotten user.
+type mark struct {
+	until  int64 // Kafka timestamp of the null record, milliseconds; events that occurred until then are dropped
+	offset int64 // of the null record
+}
+
+// Badger settings. Values up to valueThreshold live in the tree, so a transaction is atomic in one file.
+const (
+	memTableSize   = 32 << 20
+	valueThreshold = 1 << 20
+	valueLogSize   = 128 << 20 // bounds a single value too
+	defaultCache   = 16384
+)
+
+func badgerOptions(dir string, log *slog.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithMemTableSize(memTableSize).WithNumMemtables(3).WithNumCompactors(2).
+		WithValueThreshold(valueThreshold).WithValueLogFileSize(valueLogSize).
+		WithCompression(0).WithBlockCacheSize(0). // uncompressed blocks are read from the page cache
+		WithDetectConflicts(false).WithNumVersionsToKeep(1).WithSyncWrites(false).WithMetricsEnabled(false).
+		WithLogger(badgerLog{log})
+}
+
+// Open opens the state in o.Dir and creates it if there is none. It raises the writer epoch: a table opened earlier on the same state
+// can no longer write. Errors: ErrLocked, ErrVersion, ErrPartitions, ErrDim, ErrRules, ErrCorrupt, each with the directory in one line.
+func Open(o Options) (*Table, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("creating the state directory: %w", err)
+	}
+	db, err := openBadger(o)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table{db: db, options: o, budget: db.MaxBatchSize() * 3 / 4, catalogue: newCatalogue(o.Dim), users: newUserList()}
+	for i := range o.Partitions {
+		t.partitions = append(t.partitions, newPartition(i, max(1, o.CacheRows/int(o.Partitions))))
+	}
+	if err := t.start(); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("opening the state in %s: %w", o.Dir, err)
+	}
+	return t, nil
+}
+
+func newPartition(id int32, cacheRows int) *partition {
+	return &partition{
+		id: id, items: newInterner(), rows: newRowCache(cacheRows), notify: make(chan struct{}, 1),
+		marks: map[forgotten]mark{}, waiting: newWaiting(), outbox: newOutboxIndex(), stale: newStaleSet(),
+	}
+}
+
+// start checks the state, raises the epoch and loads what is kept in memory.
+func (t *Table) start() error {
+	if err := t.openMeta(); err != nil {
+		return err
+	}
+	if err := t.raiseEpoch(); err != nil {
+		return err
+	}
+	return t.load()
+}
+
+// Close closes the state. Writers and readers must have returned.
+func (t *Table) Close() error {
+	t.closeOnce.Do(func() {
+		if err := t.db.Close(); err != nil {
+			t.closeErr = fmt.Errorf("closing the state in %s: %w", t.options.Dir, err)
+		}
+	})
+	return t.closeErr
+}
+
+// Sync writes what is in memory maps to disk. It also lets go of old large values.
+func (t *Table) Sync() error {
+	if err := t.db.Sync(); err != nil {
+		return fmt.Errorf("syncing the state: %w", err)
+	}
+	if t.largeValues.Swap(false) {
+		err := t.db.RunValueLogGC(.5)
+		if err != nil && !errors.Is(err, badger.ErrNoRewrite) && !errors.Is(err, badger.ErrRejected) {
+			return fmt.Errorf("collecting old large values: %w", err)
+		}
+	}
+	return nil
+}
+
+// Partitions returns the number of partitions of the state.
+func (t *Table) Partitions() int32 { return t.options.Partitions }
+
+// Catalogue returns the items, kept up to date by List.
+func (t *Table) Catalogue() *Catalogue { return t.catalogue }
+
+// Offset returns the next offset to read of a topic's partition and the fingerprint of the last record applied. ok is false when nothing
+// of it was ever read.
+func (t *Table) Offset(topic string, partition int32) (next int64, fingerprint uint64, ok bool, err error) {
+	err = t.db.View(func(txn *badger.Txn) error {
+		next, fingerprint, ok, err = readOffset(txn, topic, partition)
+		return err
+	})
+	return next, fingerprint, ok, err
+}
+
+func readOffset(txn *badger.Txn, topic string, partition int32) (next int64, fingerprint uint64, ok bool, err error) {
+	ok, err = get(txn, offsetKey(topic, partition), func(b []byte) (err error) {
+		next, fingerprint, err = decodeOffset(b)
+		return err
+	})
+	return next, fingerprint, ok, err
+}
+
+// get calls fn with a key's value, which is valid during the call, and reports whether the key is there.
+func get(txn *badger.Txn, key []byte, fn func([]byte) error) (bool, error) {
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading %q: %w", key, err)
+	}
+	if err := item.Value(fn); err != nil {
+		return false, fmt.Errorf("reading %q: %w", key, err)
+	}
+	return true, nil
+}
+
+// scanPrefix calls fn for every key of a prefix in key order. Key and value are valid during the call; value is nil when keysOnly.
+func scanPrefix(txn *badger.Txn, prefix []byte, keysOnly bool, fn func(key, value []byte) error) error {
+	o := badger.DefaultIteratorOptions
+	o.Prefix, o.PrefetchValues = prefix, !keysOnly
+	it := txn.NewIterator(o)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		item := it.Item()
+		if keysOnly {
+			if err := fn(item.Key(), nil); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := item.Value(func(v []byte) error { return fn(item.Key(), v) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// userPartition returns the partition of a user.
+func (t *Table) userPartition(user string) int32 {
+	return schemas.Partition([]byte(user), int(t.options.Partitions))
+}
+
+// part returns a partition of the state.
+func (t *Table) part(id int32) (*partition, error) {
+	if id < 0 || id >= t.options.Partitions {
+		return nil, fmt.Errorf("partition %d of a state with %d", id, t.options.Partitions)
+	}
+	return t.partitions[id], nil
+}
+
+// badgerLog hands Badger's warnings and errors to slog; the rest is noise.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) Errorf(f string, v ...any)   { l.log.Error("badger: " + fmt.Sprintf(f, v...)) }
+func (l badgerLog) Warningf(f string, v ...any) { l.log.Warn("badger: " + fmt.Sprintf(f, v...)) }
+func (l badgerLog) Infof(string, ...any)        {}
+func (l badgerLog) Debugf(string, ...any)       {}
