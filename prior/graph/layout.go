@@ -144,7 +144,7 @@ type split struct {
 
 // Split cuts x along axis into consecutive parts of the given sizes, which sum to that dimension.
 func (g *Graph) Split(x *Value, axis int, sizes ...int) []*Value {
-	return g.apply(split{axis, sizes}, x)
+	return slices.Clone(g.apply(split{axis, slices.Clone(sizes)}, x))
 }
 
 func (op split) onnx() form {

@@ -1,0 +1,92 @@
+package prior
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"rebeca/prior/graph"
+)
+
+// parameter is one tensor of the weights.
+type parameter struct {
+	name   string
+	shape  []int
+	spread float64 // standard deviation of the initial normal draw; 0 starts at zero
+	offset int     // in the flat vector
+	size   int
+}
+
+// layout is the one order in which all parameters lie in the flat vectors of a State.
+type layout struct {
+	parameters []parameter
+	size       int
+}
+
+// add appends a parameter.
+func (l *layout) add(name string, spread float64, shape ...int) {
+	p := parameter{name: name, shape: shape, spread: spread, offset: l.size, size: 1}
+	for _, n := range shape {
+		p.size *= n
+	}
+	l.size += p.size
+	l.parameters = append(l.parameters, p)
+}
+
+// fanIn is the spread that keeps the variance of a sum over n unit inputs at 1 (LeCun 1998).
+func fanIn(n int) float64 { return 1 / math.Sqrt(float64(n)) }
+
+// linear appends the weight [in, out] and the bias [out] of a linear map.
+func (l *layout) linear(name string, spread float64, in, out int) {
+	l.add(name+".weight", spread, in, out)
+	l.add(name+".bias", 0, out)
+}
+
+// draw returns initial values for all parameters.
+func (l *layout) draw(rng *rand.Rand) []float32 {
+	out := make([]float32, l.size)
+	for _, p := range l.parameters {
+		if p.spread == 0 {
+			continue
+		}
+		for i := range p.size {
+			out[p.offset+i] = float32(rng.NormFloat64() * p.spread)
+		}
+	}
+	return out
+}
+
+// weights are the parameters as values of a graph, by name.
+type weights map[string]*graph.Value
+
+// constants stores the parameters in the model.
+func (l *layout) constants(g *graph.Graph, flat []float32) weights {
+	w := make(weights)
+	for _, p := range l.parameters {
+		w[p.name] = g.Constant(flat[p.offset:p.offset+p.size], p.shape...)
+	}
+	return w
+}
+
+// views cuts a flat input into the parameters, and returns them in order too.
+func (l *layout) views(g *graph.Graph, flat *graph.Value) (weights, []*graph.Value) {
+	sizes := make([]int, len(l.parameters))
+	for i, p := range l.parameters {
+		sizes[i] = p.size
+	}
+	w := make(weights)
+	ordered := g.Split(flat, 0, sizes...)
+	for i, p := range l.parameters {
+		ordered[i] = g.Reshape(ordered[i], p.shape...)
+		w[p.name] = ordered[i]
+	}
+	return w, ordered
+}
+
+// flatten joins values in the order of the layout, such as gradients, to one vector.
+func (l *layout) flatten(g *graph.Graph, values []*graph.Value) *graph.Value {
+	flat := make([]*graph.Value, len(values))
+	for i, v := range values {
+		flat[i] = g.Reshape(v, l.parameters[i].size)
+	}
+	return g.Concat(0, flat...)
+}

@@ -1,0 +1,194 @@
+package prior
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"rebeca/internal/ort"
+)
+
+// StepStats describe one training step.
+type StepStats struct {
+	Loss     float64 // before the update: mean squared error per dimension, model scale; 1 is the error of predicting the mean
+	GradNorm float64 // before clipping
+}
+
+// Learner trains a prior. Weights, moving average and moments live in two sets of tensors, and each step reads one set and writes
+// the other, so a step copies nothing and a step that is refused leaves the weights as they were. It is not safe for concurrent use.
+type Learner struct {
+	net      mlp
+	stats    Stats
+	seed     uint64
+	steps    int64
+	meta     map[string]string
+	times    [][]float32
+	step     *ort.Session
+	loss     *ort.Session
+	batch    *batchTensors
+	schedule *ort.Tensor
+	sides    [2]side
+	current  int // the side that holds the state
+	results  [2]*ort.Tensor
+	runs     [2]*ort.Binding // runs[i] reads side i and writes the other
+	losses   [2][2]*ort.Binding
+	guess    *ort.Tensor
+}
+
+// side is one set of flat vectors.
+type side struct{ params, ema, m, v *ort.Tensor }
+
+func (s side) list() []*ort.Tensor { return []*ort.Tensor{s.params, s.ema, s.m, s.v} }
+
+// NewLearner compiles the training graphs and copies the state, which it does not keep.
+func NewLearner(s *State, o ort.Options) (*Learner, error) {
+	if err := s.validate(); err != nil {
+		return nil, fmt.Errorf("opening prior for training: %w", err)
+	}
+	l := &Learner{net: mlp{s.Config.resolved()}, stats: s.Stats.clone(), seed: s.Seed, steps: s.Step, meta: maps.Clone(s.Meta)}
+	l.times = l.net.timeFeatures()
+	if err := l.build(s, o); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("building training graphs: %w", err)
+	}
+	return l, nil
+}
+
+func (l *Learner) build(s *State, o ort.Options) (err error) {
+	if l.step, err = l.net.stepGraph().Compile(o); err != nil {
+		return err
+	}
+	if l.loss, err = l.net.lossGraph().Compile(o); err != nil {
+		return err
+	}
+	l.batch = l.net.newBatchTensors()
+	l.schedule = ort.NewTensor(numSchedule)
+	l.results = [2]*ort.Tensor{ort.NewTensor(1), ort.NewTensor(1)}
+	l.guess = ort.NewTensor(int64(l.net.Contexts*l.net.Targets), int64(l.net.Dim))
+	n := int64(len(s.Params))
+	for i := range l.sides {
+		l.sides[i] = side{ort.NewTensor(n), ort.NewTensor(n), ort.NewTensor(n), ort.NewTensor(n)}
+	}
+	for i, data := range [][]float32{s.Params, s.EMA, s.M, s.V} {
+		copy(l.sides[0].list()[i].Data(), data)
+	}
+	for i := range l.sides {
+		if err := l.bind(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Learner) bind(i int) (err error) {
+	from, to := l.sides[i], l.sides[1-i]
+	in := slices.Concat(from.list(), []*ort.Tensor{l.schedule}, l.batch.inputs())
+	if l.runs[i], err = l.step.Bind(in, append(to.list(), l.results[0], l.results[1])); err != nil {
+		return err
+	}
+	for k, params := range []*ort.Tensor{from.params, from.ema} {
+		in := append([]*ort.Tensor{params}, l.batch.inputs()...)
+		if l.losses[i][k], err = l.loss.Bind(in, []*ort.Tensor{l.results[0], l.guess}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ErrNotFinite is returned by Step where the loss or the gradient is not a finite number. The weights are those before the step.
+var ErrNotFinite = errors.New("loss or gradient is not a finite number")
+
+// Step takes one optimizer step on b: AdamW with betas .9 and .999, epsilon 1e-8 and weight decay 1e-4, after clipping the gradient
+// to norm 1; then the moving average follows with decay min(.999, (1+n)/(10+n)) at step n. rng draws a timestep and noise for each
+// target in order. It returns an error, and changes nothing, where the batch does not fit the configuration or holds numbers that
+// are not finite, and one that is ErrNotFinite where the step diverged.
+func (l *Learner) Step(b *Batch, lr float64, rng *rand.Rand) (StepStats, error) {
+	if !(lr >= 0) || math.IsInf(lr, 0) {
+		return StepStats{}, fmt.Errorf("training step %d: learning rate %v", l.steps+1, lr)
+	}
+	if err := l.batch.set(l.net, l.stats, b, l.times, rng); err != nil {
+		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, err)
+	}
+	l.setSchedule(lr)
+	if err := l.runs[l.current].Run(); err != nil {
+		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, err)
+	}
+	stats := StepStats{Loss: float64(l.results[0].Data()[0]), GradNorm: float64(l.results[1].Data()[0])}
+	if !isFinite(stats.Loss) || !isFinite(stats.GradNorm) {
+		return stats, fmt.Errorf("training step %d: loss %v, gradient norm %v at learning rate %v: %w; weights kept as before",
+			l.steps+1, stats.Loss, stats.GradNorm, lr, ErrNotFinite)
+	}
+	l.current = 1 - l.current
+	l.steps++
+	return stats, nil
+}
+
+func isFinite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+func (l *Learner) setSchedule(lr float64) {
+	n := float64(l.steps + 1)
+	bias1, bias2 := 1-math.Pow(beta1, n), 1-math.Pow(beta2, n)
+	s := schedule{
+		keep: 1 - lr*weightDecay,
+		rate: lr * math.Sqrt(bias2) / bias1,
+		tiny: adamEpsilon * math.Sqrt(bias2),
+		ema:  1 - min(maxEMADecay, (1+n)/(10+n)),
+	}
+	for i, v := range []float64{s.keep, s.rate, s.tiny, s.ema} {
+		l.schedule.Data()[i] = float32(v)
+	}
+}
+
+// Loss returns the loss of b without an update, by the weights or, if ema is true, by their moving average. rng draws as in Step.
+func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
+	if err := l.batch.set(l.net, l.stats, b, l.times, rng); err != nil {
+		return 0, fmt.Errorf("evaluating loss: %w", err)
+	}
+	which := 0
+	if ema {
+		which = 1
+	}
+	if err := l.losses[l.current][which].Run(); err != nil {
+		return 0, fmt.Errorf("evaluating loss: %w", err)
+	}
+	return float64(l.results[0].Data()[0]), nil
+}
+
+// State returns a deep copy of what has been learned so far.
+func (l *Learner) State() *State {
+	at := l.sides[l.current]
+	return &State{
+		Config: l.net.Config, Stats: l.stats.clone(), Seed: l.seed, Step: l.steps, Meta: maps.Clone(l.meta),
+		Params: slices.Clone(at.params.Data()), EMA: slices.Clone(at.ema.Data()), M: slices.Clone(at.m.Data()), V: slices.Clone(at.v.Data()),
+	}
+}
+
+// Close frees the sessions. The learner must not be used afterwards.
+func (l *Learner) Close() error {
+	var errs []error
+	for i := range l.runs {
+		for _, b := range []*ort.Binding{l.runs[i], l.losses[i][0], l.losses[i][1]} {
+			if b != nil {
+				errs = append(errs, b.Close())
+			}
+		}
+	}
+	for _, s := range []*ort.Session{l.step, l.loss} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	if l.batch != nil {
+		l.batch.close()
+	}
+	tensors := append([]*ort.Tensor{l.schedule, l.guess}, l.results[:]...)
+	for _, t := range slices.Concat(tensors, l.sides[0].list(), l.sides[1].list()) {
+		if t != nil {
+			t.Close()
+		}
+	}
+	return errors.Join(errs...)
+}
