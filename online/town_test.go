@@ -216,7 +216,7 @@ func (w *clusters) events(n, users int) []Example {
 		p := int32(u % len(w.offsets))
 		ids := w.byTaste[taste]
 		out[i] = Example{
-			Partition: p, Offset: w.offsets[p], UserID: fmt.Sprintf("user-%03d", u), ItemID: ids[w.rng.IntN(len(ids))],
+			Partition: p, Offset: w.offsets[p], UserID: userID(u), ItemID: ids[w.rng.IntN(len(ids))],
 			Class: class, EventHash: schemas.EventHash(fmt.Sprintf("event-%d-%d", p, w.offsets[p])),
 		}
 		w.offsets[p]++
@@ -224,3 +224,5 @@ func (w *clusters) events(n, users int) []Example {
 	w.fold(out...)
 	return out
 }
+
+func userID(u int) string { return fmt.Sprintf("user-%03d", u) }
