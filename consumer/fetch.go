@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"time"
 
@@ -30,7 +31,8 @@ type fetched struct {
 // Client.Fetch hides the batches, and with them markers, aborted transactions and how far an answer reaches.
 func (c *Client) fetch(ctx context.Context, topic string, partition int32, offset int64, maxBytes int, wait time.Duration) (fetched, error) {
 	resp, err := c.roundTrip(ctx, wait, &fetch.Request{
-		ReplicaID: -1, MaxWaitTime: int32(wait.Milliseconds()), MinBytes: 1, MaxBytes: int32(maxBytes),
+		ReplicaID: -1, MaxWaitTime: int32(wait.Milliseconds()), MinBytes: 1,
+		MaxBytes:       math.MaxInt32, // the partition's limit counts; kfake leaves out aborted transactions where this one cuts
 		IsolationLevel: int8(kafka.ReadCommitted), SessionID: -1, SessionEpoch: -1,
 		Topics: []fetch.RequestTopic{{Topic: topic, Partitions: []fetch.RequestPartition{{
 			Partition: partition, CurrentLeaderEpoch: -1, FetchOffset: offset, LogStartOffset: -1, PartitionMaxBytes: int32(maxBytes),
