@@ -13,13 +13,13 @@ import (
 // Side is the width and height of every picture in pixels.
 const Side = 64
 
-// Range of poses. The farthest point of a figure is MaxRadius+MaxShift = 28 px from
+// Range of poses. The farthest point of a figure is MaxRadius+MaxShift = 26 px from
 // the centre of the picture, so that every figure is wholly visible with a margin,
 // and the smallest is still large enough to be told from the others at any rotation.
 const (
-	MinRadius = 17.0 // px, smallest circumscribed circle of a figure
+	MinRadius = 18.0 // px, smallest circumscribed circle of a figure
 	MaxRadius = 22.0 // px
-	MaxShift  = 6.0  // px, largest distance from the centre along the radius of shifts
+	MaxShift  = 4.0  // px, largest distance from the centre along the radius of shifts
 )
 
 // Ground is the colour behind every figure: a dark neutral grey on which all six
