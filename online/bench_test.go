@@ -13,9 +13,9 @@ import (
 	"rebeca/table"
 )
 
-// benchTable is a real table of users with full windows over the items of a
+// fullTable is a real table of users with full windows over the items of a
 // 16-dimensional catalogue.
-func benchTable(b *testing.B, users, items int) (*table.Table, []Example) {
+func fullTable(b testing.TB, users, items int) (*table.Table, []Example) {
 	b.Helper()
 	t, err := table.Open(table.Options{
 		Dir: b.TempDir(), Partitions: 4, Dim: 16, Rules: table.DefaultRules(), Logger: slog.New(slog.DiscardHandler),
@@ -40,11 +40,11 @@ func benchTable(b *testing.B, users, items int) (*table.Table, []Example) {
 	if err := t.List("items", 0, listed, int64(items)); err != nil {
 		b.Fatal(err)
 	}
-	return t, benchFold(b, t, rng, users, items)
+	return t, foldFull(b, t, rng, users, items)
 }
 
-// benchFold folds 60 events of each user and returns the newest of each.
-func benchFold(b *testing.B, t *table.Table, rng *rand.Rand, users, items int) []Example {
+// foldFull folds 60 events of each user and returns the newest of each.
+func foldFull(b testing.TB, t *table.Table, rng *rand.Rand, users, items int) []Example {
 	b.Helper()
 	const each = 60
 	var records [4][]table.Record
@@ -81,14 +81,14 @@ func benchFold(b *testing.B, t *table.Table, rng *rand.Rand, users, items int) [
 
 // BenchmarkDraw is the cost of assembling one step's batch from a table on disk.
 func BenchmarkDraw(b *testing.B) {
-	for _, users := range []int{1000} {
+	for _, users := range []int{100, 1000} {
 		b.Run(fmt.Sprintf("users=%d/contexts=64/targets=4", users), func(b *testing.B) {
-			t, newest := benchTable(b, users, 4000)
+			t, newest := fullTable(b, users, 4000)
 			d := newDrawer(DefaultConfig(), prior.DefaultConfig(16), t, t.Catalogue())
 			step := int64(0)
 			b.ReportAllocs()
 			for b.Loop() {
-				at := int(step) * 32 % (len(newest) - 32)
+				at := int(step) * 32 % (len(newest) - 31)
 				batch, _, err := d.batchOf(stream(1, streamDraw, step), newest[at:at+32])
 				if err != nil {
 					b.Fatal(err)
@@ -107,7 +107,7 @@ func BenchmarkRound(b *testing.B) {
 	for _, threads := range []int{1, 2} {
 		b.Run(fmt.Sprintf("dim=16/hidden=96/threads=%d", threads), func(b *testing.B) {
 			openRuntime(b)
-			t, newest := benchTable(b, 1000, 4000)
+			t, newest := fullTable(b, 1000, 4000)
 			cfg := DefaultConfig()
 			cfg.Threads = threads
 			tr := newTrainer(cfg, prior.DefaultConfig(16), t, t.Catalogue(), b.TempDir(), nil, slog.New(slog.DiscardHandler), nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -644,6 +645,35 @@ func TestHeldOutScore(t *testing.T) {
 	}
 }
 
+// The real table in place of the town.
+func TestOnATable(t *testing.T) {
+	openRuntime(t)
+	tab, events := fullTable(t, 100, 300)
+	p := prior.DefaultConfig(16)
+	p.Hidden, p.Blocks, p.Contexts = 16, 1, 8
+	cfg := quick()
+	s := &station{t: t}
+	s.Trainer = New(cfg, p, tab, t.TempDir(), s.hear, slog.New(slog.DiscardHandler), nil)
+	if _, err := s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	s.CatalogueReady()
+	s.push(events)
+	s.run()
+	await(t, "all events are known", func() bool {
+		st := s.Status()
+		return st.Announced != nil && st.Events == 100 && maps.Equal(st.Announced, st.Cursor)
+	})
+	s.stop()
+	if st := s.Status(); st.Step != 4+2 || st.Usable != 1 || st.Unresolved != 0 {
+		t.Errorf("status: %+v", st)
+	}
+	st, err := prior.LoadState(s.last().URI)
+	if err != nil || st.Step != 6 {
+		t.Fatalf("loading the announced version: %v", err)
+	}
+}
+
 // On a toy world the averaged weights predict what a user likes: better than
 // the same weights that are told nobody, and than before they learned.
 func TestLearns(t *testing.T) {
@@ -655,8 +685,9 @@ func TestLearns(t *testing.T) {
 	s.CatalogueReady()
 	s.push(w.events(256, 40))
 	s.run().caughtUp(w)
-	for range 48 {
-		s.push(w.events(256, 40))
+	for range 96 { // as the stream runs: the fold is not far ahead
+		s.push(w.events(128, 40))
+		await(t, "room in the queue", func() bool { return s.Status().Backlog < 128 })
 	}
 	s.caughtUp(w)
 	s.stop()
