@@ -21,10 +21,10 @@ import (
 func TestRoundTrip(t *testing.T) {
 	for _, c := range []Compression{Zstd, None} {
 		t.Run(string(c), func(t *testing.T) {
-			src := newSource(t, 20_000) // several batches of both tables
+			src := newSource(t, 9_000) // several batches of both tables
 			at := time.Date(2026, 3, 4, 5, 6, 7, 8000, time.UTC)
 			m, path := mustCreate(t, t.TempDir(), src, Options{Compression: c, Now: func() time.Time { return at }})
-			if m.Name != "snap-20260304T050607.000008Z" || !m.CreatedAt.Equal(at) || m.Users != 20_000 || m.Keys != 40_001 ||
+			if m.Name != "snap-20260304T050607.000008Z" || !m.CreatedAt.Equal(at) || m.Users != 9_000 || m.Keys != 18_001 ||
 				m.Dim != 16 || m.Partitions != 4 || m.VectorDim != 6 || !slices.Equal(m.Offsets, src.offsets) || m.StateHash != src.digest() {
 				t.Errorf("manifest %+v", m)
 			}
