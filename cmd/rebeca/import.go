@@ -1,0 +1,81 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"rebeca"
+	"rebeca/internal/meter"
+)
+
+func feedbackCommand() *cobra.Command {
+	return group("feedback", "Work with the feedback topic", importCommand("EVENTS.jsonl", "Send a history of feedback to its topic",
+		func(c rebeca.Config) (string, func([]byte) ([]byte, error)) {
+			return c.Kafka.Topics.Feedback, rebeca.FeedbackLine
+		}))
+}
+
+func itemsCommand() *cobra.Command {
+	return group("items", "Work with the catalogue's topic", importCommand("ITEMS.jsonl", "Send a catalogue of embeddings to its topic",
+		func(c rebeca.Config) (string, func([]byte) ([]byte, error)) {
+			return c.Kafka.Topics.Items, rebeca.ItemLine(c.Prior.Dim)
+		}))
+}
+
+// importCommand makes an import verb; target gives the topic and the parser
+// of a line.
+func importCommand(file, short string, target func(rebeca.Config) (string, func([]byte) ([]byte, error))) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "import " + file, Short: short + ", one JSON object a line; goes on where it was interrupted",
+		Args: exactly(1, "one file, "+file),
+	}
+	path := configFlag(cmd)
+	onError := cmd.Flags().String("on-error", "fail", "what a bad line does: fail or skip")
+	asJSON := cmd.Flags().Bool("json", false, "print the result as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *onError != "fail" && *onError != "skip" {
+			return usageError{fmt.Errorf("--on-error is %q, not fail or skip", *onError)}
+		}
+		c, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		client, err := c.NewClient()
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		if err := client.Ping(cmd.Context()); err != nil {
+			return fmt.Errorf("kafka.brokers: %w", err)
+		}
+		topic, parse := target(c)
+		stderr := cmd.ErrOrStderr()
+		var m *meter.Meter
+		im := rebeca.Import{
+			Client: client, Topic: topic, Partitions: c.Kafka.Partitions, Parse: parse, StateDir: c.State.Dir,
+			Skip:  *onError == "skip",
+			OnBad: func(line int, err error) { fmt.Fprintf(stderr, "%s: line %d: %v\n", args[0], line, err) },
+			Progress: func(done, total int64) {
+				if m == nil {
+					m = meter.New(stderr, "bytes sent", total)
+				}
+				m.Set(done)
+			},
+		}
+		res, err := im.Run(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if m != nil {
+			m.Done()
+		}
+		if *asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(res)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d records sent to %s, %d bad lines skipped\n", res.Produced, topic, res.Bad)
+		return err
+	}
+	return cmd
+}

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"rebeca"
+	"rebeca/internal/meter"
+	"rebeca/sampler"
+	"rebeca/snapshot"
+	"rebeca/table"
+)
+
+// openTable opens a stopped service's table.
+func openTable(cmd *cobra.Command, c rebeca.Config) (*table.Table, error) {
+	t, err := table.Open(c.TableOptions(newLogger(cmd.ErrOrStderr(), slog.LevelWarn)))
+	if err != nil {
+		return nil, fmt.Errorf("state.dir: %w", err)
+	}
+	return t, nil
+}
+
+func inspectCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "inspect " + strings.Join(rebeca.Inspectable, "|"),
+		Short: "Show a part of the state as JSON lines, of a stopped service or through a running one",
+		Args:  exactly(1, "one of "+strings.Join(rebeca.Inspectable, ", ")),
+	}
+	path := configFlag(cmd)
+	cmd.Flags().Bool("json", true, "JSON lines, the only form there is")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !slices.Contains(rebeca.Inspectable, args[0]) {
+			return usageError{fmt.Errorf("%q is not one of %s", args[0], strings.Join(rebeca.Inspectable, ", "))}
+		}
+		c, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		t, err := openTable(cmd, c)
+		if errors.Is(err, table.ErrLocked) {
+			return rebeca.InspectRunning(cmd.Context(), c, args[0], cmd.OutOrStdout())
+		}
+		if err != nil {
+			return err
+		}
+		defer t.Close()
+		return rebeca.Inspect(t, c.Kafka.Topics, args[0], cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+func sampleCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "sample", Short: "Make embeddings and PNGs for a user from a stopped service's state", Args: noArgs,
+	}
+	path := configFlag(cmd)
+	f := cmd.Flags()
+	user := f.String("user", "", "user to sample for (required)")
+	n := f.IntP("count", "n", 8, "how many")
+	seed := f.Uint64("seed", 1, "seed; the same seed gives the same images")
+	out := f.String("out", "", "directory for samples.jsonl and the PNGs (required)")
+	for _, name := range []string{"user", "out"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *n < 1 || *n > 1000 {
+			return usageError{fmt.Errorf("-n is %d, outside 1..1000", *n)}
+		}
+		c, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		if err := c.OpenRuntime(); err != nil {
+			return err
+		}
+		t, err := openTable(cmd, c)
+		if errors.Is(err, table.ErrLocked) {
+			return fmt.Errorf("%w: stop the service, or ask it by POST /v1/users/%s/generate", err, *user)
+		}
+		if err != nil {
+			return err
+		}
+		defer t.Close()
+		samples, err := rebeca.SampleUser(c, t, *user, *n, *seed, newLogger(cmd.ErrOrStderr(), slog.LevelWarn))
+		if err != nil {
+			return err
+		}
+		return writeSamples(*out, samples)
+	}
+	return cmd
+}
+
+func writeSamples(dir string, samples []rebeca.Sampled) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	var lines []byte
+	for i, s := range samples {
+		b, err := json.Marshal(s)
+		if err != nil {
+			return fmt.Errorf("encoding sample %d: %w", i, err)
+		}
+		lines = append(append(lines, b...), '\n')
+		if s.Image == nil {
+			continue
+		}
+		png, err := sampler.PNG(s.Image)
+		if err != nil {
+			return fmt.Errorf("encoding sample %d: %w", i, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%03d.png", i)), png, 0o644); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "samples.jsonl"), lines, 0o644); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return nil
+}
+
+func snapshotCommand() *cobra.Command {
+	return group("snapshot", "Make and restore consistent cuts of the state", snapshotCreate(), snapshotRestore(), snapshotList())
+}
+
+func snapshotCreate() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "create", Short: "Write a snapshot below <state.dir>/snapshots, of a stopped service or through a running one", Args: noArgs,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		t, err := openTable(cmd, c)
+		if errors.Is(err, table.ErrLocked) {
+			m, err := rebeca.SnapshotRunning(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			return printSnapshot(cmd, c, m)
+		}
+		if err != nil {
+			return err
+		}
+		defer t.Close()
+		progress, done := meterOf(cmd, "rows written")
+		m, err := rebeca.CreateSnapshot(cmd.Context(), c, t, newLogger(cmd.ErrOrStderr(), slog.LevelWarn), snapshot.Options{Progress: progress})
+		done()
+		if err != nil {
+			return err
+		}
+		return printSnapshot(cmd, c, m)
+	}
+	return cmd
+}
+
+func printSnapshot(cmd *cobra.Command, c rebeca.Config, m snapshot.Manifest) error {
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %d users, %d keys\n", filepath.Join(c.SnapshotDir(), m.Name), m.Users, m.Keys)
+	return err
+}
+
+func snapshotRestore() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "restore SNAPSHOT", Short: "Write a snapshot into an empty state directory, from where serve continues",
+		Args: exactly(1, "the path of one snapshot"),
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		progress, done := meterOf(cmd, "bytes read")
+		m, err := rebeca.RestoreSnapshot(cmd.Context(), c, args[0], newLogger(cmd.ErrOrStderr(), slog.LevelWarn), snapshot.Options{Progress: progress})
+		done()
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored %d users into %s\n", m.Users, c.State.Dir)
+		return err
+	}
+	return cmd
+}
+
+func snapshotList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List snapshots, the newest first", Args: noArgs}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		found, err := snapshot.List(c.SnapshotDir())
+		if err != nil {
+			return err
+		}
+		for _, l := range found {
+			if l.Err != nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %v\n", l.Path, l.Err)
+				continue
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d users, %d keys\n", l.Path, l.Manifest.Users, l.Manifest.Keys)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// meterOf shows progress on the standard error; done ends it.
+func meterOf(cmd *cobra.Command, label string) (progress func(done, total int64), done func()) {
+	var m *meter.Meter
+	return func(n, total int64) {
+			if m == nil {
+				m = meter.New(cmd.ErrOrStderr(), label, total)
+			}
+			m.Set(n)
+		}, func() {
+			if m != nil {
+				m.Done()
+			}
+		}
+}
+
+func priorCommand() *cobra.Command {
+	reset := &cobra.Command{
+		Use: "reset", Short: "Forget announced priors and set checkpoints aside, so that learning starts anew", Args: noArgs,
+	}
+	path := configFlag(reset)
+	dryRun := reset.Flags().Bool("dry-run", false, "say what would be done and do nothing")
+	reset.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		done, err := rebeca.ResetPrior(cmd.Context(), c, *dryRun)
+		for _, line := range done {
+			fmt.Fprintln(cmd.OutOrStdout(), line)
+		}
+		return err
+	}
+	return group("prior", "Work with versions of the prior", reset)
+}

@@ -1,0 +1,380 @@
+package rebeca
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"rebeca/online"
+	"rebeca/prior"
+	"rebeca/sampler"
+	"rebeca/table"
+)
+
+// Roles of a process.
+const (
+	RoleWorker  = "worker"  // folds, samples, publishes
+	RoleTrainer = "trainer" // folds into its own table and learns
+)
+
+// Config is the whole configuration file. The zero value is not usable:
+// start from [DefaultConfig]. Keys are checked strictly, see [ParseConfig].
+type Config struct {
+	// Roles of this process: worker, trainer or both (default).
+	Roles []string `yaml:"roles"`
+	// Kafka is where the log is.
+	Kafka KafkaConfig `yaml:"kafka"`
+	// State is where this process keeps its table and its checkpoints.
+	State StateConfig `yaml:"state"`
+	// Prior is the form of the model.
+	Prior PriorConfig `yaml:"prior"`
+	// Window, Dedupe and Classes are the rules of the fold. A state directory
+	// remembers the rules it was born with.
+	Window  WindowConfig  `yaml:"window"`
+	Dedupe  DedupeConfig  `yaml:"dedupe"`
+	Classes ClassesConfig `yaml:"classes"`
+	// Generate says when feedback leads to a new image.
+	Generate GenerateConfig `yaml:"generate"`
+	// Train is the learning loop.
+	Train TrainConfig `yaml:"train"`
+	// Sampler is the reverse diffusion.
+	Sampler SamplerConfig `yaml:"sampler"`
+	// Decoder turns embeddings into pixels.
+	Decoder DecoderConfig `yaml:"decoder"`
+	// HTTP is the door for people and for requests without Kafka.
+	HTTP HTTPConfig `yaml:"http"`
+	// ONNXRuntime is the native library the engine runs in.
+	ONNXRuntime ONNXRuntimeConfig `yaml:"onnxruntime"`
+}
+
+// KafkaConfig names the brokers and topics.
+type KafkaConfig struct {
+	Brokers []string `yaml:"brokers"` // host:port, at least one
+	// Partitions of every user-keyed topic; default 4, fixed when a state is born.
+	Partitions int `yaml:"partitions"`
+	// Replication of new topics; 0 (default) leaves it to the broker.
+	Replication int         `yaml:"replication"`
+	Topics      TopicConfig `yaml:"topics"`
+	// TLS turns TLS on; the system's certificate pool is used.
+	TLS bool `yaml:"tls"`
+	// SASL authenticates when its mechanism is set.
+	SASL SASLConfig `yaml:"sasl"`
+}
+
+// SASLConfig is the client's authentication.
+type SASLConfig struct {
+	Mechanism    string `yaml:"mechanism"` // "", plain, scram-sha-256, scram-sha-512
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"password_file"` // the first line of this file
+}
+
+// TopicConfig gives the topics' names; each default is its key.
+type TopicConfig struct {
+	Items      string `yaml:"items"`
+	Feedback   string `yaml:"feedback"`
+	Requests   string `yaml:"requests"`
+	Generated  string `yaml:"generated"`
+	Vectors    string `yaml:"vectors"`
+	Prior      string `yaml:"prior"`
+	DeadLetter string `yaml:"deadletter"`
+}
+
+// StateConfig is the state directory: the table under table/, checkpoints
+// under prior/. It is created when missing.
+type StateConfig struct {
+	Dir string `yaml:"dir"`
+}
+
+// PriorConfig is the form of the prior; Dim is the embeddings' length and has
+// no default.
+type PriorConfig struct {
+	Kind   string `yaml:"kind"`
+	Dim    int    `yaml:"dim"`
+	Hidden int    `yaml:"hidden"`
+	Blocks int    `yaml:"blocks"`
+	Heads  int    `yaml:"heads"`
+}
+
+// WindowConfig is what is remembered of a user: the newest entries and a
+// reservoir of older strong likes.
+type WindowConfig struct {
+	Newest int `yaml:"newest"`
+	Liked  int `yaml:"liked"`
+}
+
+// DedupeConfig bounds the resend window, in distinct event ids per user.
+type DedupeConfig struct {
+	Events int `yaml:"events"`
+}
+
+// ClassesConfig chooses how kinds fold to classes: default, or paper (a
+// rating of 4 and more is a like, all else a dislike).
+type ClassesConfig struct {
+	Preset string `yaml:"preset"`
+}
+
+// GenerateConfig says when feedback leads to an image: after Debounce of
+// quiet and at most MaxWait after the first event. Events older than MaxAge
+// (by their Kafka timestamp) are folded and make no image.
+type GenerateConfig struct {
+	Debounce time.Duration `yaml:"debounce"`
+	MaxWait  time.Duration `yaml:"max_wait"`
+	MaxAge   time.Duration `yaml:"max_age"`
+	Count    int           `yaml:"count"` // images per feedback trigger
+}
+
+// TrainConfig is the part of [online.Config] that operators set.
+type TrainConfig struct {
+	Steps      int     `yaml:"steps"`       // optimizer steps per 64 events
+	LR         float64 `yaml:"lr"`          // peak learning rate
+	LRMin      float64 `yaml:"lr_min"`      // final learning rate
+	DecaySteps int     `yaml:"decay_steps"` // steps from the peak to the final rate
+	Splice     float64 `yaml:"splice"`      // share of contexts with another user's past
+	MaxLag     int64   `yaml:"max_lag"`     // events behind before steps are skipped
+	Seed       uint64  `yaml:"seed"`
+	Threads    int     `yaml:"threads"` // intra-op threads of a step
+}
+
+// SamplerConfig is [sampler.Options] as written in the file.
+type SamplerConfig struct {
+	Steps    int        `yaml:"steps"`
+	Guidance float64    `yaml:"guidance"`
+	Interval [2]float64 `yaml:"interval"` // ln(α/σ) within which guidance applies
+}
+
+// DecoderConfig names the decoder: none (default), shapes (the controlled
+// world's), or the path of a manifest.
+type DecoderConfig struct {
+	Manifest string `yaml:"manifest"`
+}
+
+// HTTPConfig is the HTTP door; an empty Listen turns it off.
+type HTTPConfig struct {
+	Listen    string `yaml:"listen"`
+	Token     string `yaml:"token"`
+	TokenFile string `yaml:"token_file"`
+}
+
+// ONNXRuntimeConfig finds the native library; an empty Library means
+// $REBECA_ONNXRUNTIME, then the per-user cache.
+type ONNXRuntimeConfig struct {
+	Library string `yaml:"library"`
+	Threads int    `yaml:"threads"` // intra-op threads of sampling and decoding
+}
+
+// DefaultConfig returns the defaults; Kafka.Brokers, State.Dir and Prior.Dim
+// are left for the file.
+func DefaultConfig() Config {
+	p, r, t, s := prior.DefaultConfig(1), table.DefaultRules(), online.DefaultConfig(), sampler.DefaultOptions()
+	return Config{
+		Roles: []string{RoleWorker, RoleTrainer},
+		Kafka: KafkaConfig{
+			Partitions: 4,
+			Topics: TopicConfig{
+				Items: "items", Feedback: "feedback", Requests: "requests", Generated: "generated",
+				Vectors: "vectors", Prior: "prior", DeadLetter: "deadletter",
+			},
+		},
+		Prior:   PriorConfig{Kind: p.Kind, Hidden: p.Hidden, Blocks: p.Blocks, Heads: p.Heads},
+		Window:  WindowConfig{Newest: r.Newest, Liked: r.Liked},
+		Dedupe:  DedupeConfig{Events: r.Dedupe},
+		Classes: ClassesConfig{Preset: "default"},
+		Generate: GenerateConfig{
+			Debounce: 50 * time.Millisecond, MaxWait: 200 * time.Millisecond, MaxAge: 10 * time.Minute, Count: 1,
+		},
+		Train: TrainConfig{
+			Steps: t.Steps, LR: t.LR, LRMin: t.LRMin, DecaySteps: t.DecaySteps, Splice: t.Splice,
+			MaxLag: t.MaxLag, Seed: t.Seed, Threads: t.Threads,
+		},
+		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}},
+		Decoder:     DecoderConfig{Manifest: "none"},
+		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080"},
+		ONNXRuntime: ONNXRuntimeConfig{Threads: 1},
+	}
+}
+
+// LoadConfig reads and validates the file at path.
+func LoadConfig(path string) (Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("reading the configuration: %w", err)
+	}
+	c, err := ParseConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// ParseConfig decodes YAML over [DefaultConfig] and validates it. Unknown
+// keys, wrong types and values out of range are all reported, each with its
+// path.
+func ParseConfig(b []byte) (Config, error) {
+	c := DefaultConfig()
+	if err := decodeStrict(b, &c); err != nil {
+		return Config{}, err
+	}
+	return c, c.Validate()
+}
+
+// Validate reports every value out of range, joined, each with its path.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(path, format string, args ...any) {
+		errs = append(errs, fmt.Errorf(path+": "+format, args...))
+	}
+	if len(c.Roles) == 0 {
+		bad("roles", "at least one of %s, %s", RoleWorker, RoleTrainer)
+	}
+	for i, r := range c.Roles {
+		if r != RoleWorker && r != RoleTrainer {
+			bad(fmt.Sprintf("roles[%d]", i), "%q is not %s or %s", r, RoleWorker, RoleTrainer)
+		}
+	}
+	if len(c.Kafka.Brokers) == 0 {
+		bad("kafka.brokers", "needs at least one host:port")
+	}
+	for i, b := range c.Kafka.Brokers {
+		if _, _, err := net.SplitHostPort(b); err != nil {
+			bad(fmt.Sprintf("kafka.brokers[%d]", i), "%q is not host:port", b)
+		}
+	}
+	atLeast := func(path string, v, min int) {
+		if v < min {
+			bad(path, "%d is below %d", v, min)
+		}
+	}
+	atLeast("kafka.partitions", c.Kafka.Partitions, 1)
+	atLeast("kafka.replication", c.Kafka.Replication, 0)
+	if m := c.Kafka.SASL.Mechanism; !slices.Contains([]string{"", "plain", "scram-sha-256", "scram-sha-512"}, m) {
+		bad("kafka.sasl.mechanism", "%q is not plain, scram-sha-256 or scram-sha-512", m)
+	}
+	seen := map[string]string{}
+	for _, t := range c.Kafka.Topics.named() {
+		if t.name == "" {
+			bad("kafka.topics."+t.key, "is empty")
+		} else if other, ok := seen[t.name]; ok {
+			bad("kafka.topics."+t.key, "%q is also kafka.topics.%s", t.name, other)
+		}
+		seen[t.name] = t.key
+	}
+	if c.State.Dir == "" {
+		bad("state.dir", "is empty: name a directory, it is created when missing")
+	}
+	atLeast("prior.dim", c.Prior.Dim, 1)
+	if err := c.priorConfig().Validate(); err != nil && c.Prior.Dim >= 1 {
+		errs = append(errs, fmt.Errorf("prior.%w", err))
+	}
+	atLeast("window.newest", c.Window.Newest, 4)
+	atLeast("window.liked", c.Window.Liked, 0)
+	if n := c.Window.Newest + c.Window.Liked; n > 4096 {
+		bad("window", "%d entries are above 4096", n)
+	}
+	atLeast("dedupe.events", c.Dedupe.Events, 1)
+	if c.Dedupe.Events > 4096 {
+		bad("dedupe.events", "%d is above 4096", c.Dedupe.Events)
+	}
+	if !slices.Contains([]string{"default", "paper"}, c.Classes.Preset) {
+		bad("classes.preset", "%q is not default or paper", c.Classes.Preset)
+	}
+	if g := c.Generate; g.Debounce < 0 || g.MaxWait < g.Debounce {
+		bad("generate.max_wait", "%s is below generate.debounce %s", g.MaxWait, g.Debounce)
+	}
+	if c.Generate.MaxAge <= 0 {
+		bad("generate.max_age", "must be above 0")
+	}
+	if n := c.Generate.Count; n < 0 || n > 64 {
+		bad("generate.count", "%d is outside 0..64", n)
+	}
+	if err := c.onlineConfig().Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("train.%w", err))
+	}
+	if err := c.samplerOptions().Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("sampler.%w", err))
+	}
+	if c.Decoder.Manifest == "" {
+		bad("decoder.manifest", `is empty: "none", "shapes" or a manifest's path`)
+	}
+	if c.HTTP.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.HTTP.Listen); err != nil {
+			bad("http.listen", "%q is not host:port", c.HTTP.Listen)
+		}
+	}
+	if c.HTTP.Token != "" && c.HTTP.TokenFile != "" {
+		bad("http.token_file", "is set beside http.token: keep one")
+	}
+	if t := c.ONNXRuntime.Threads; t < 1 || t > 256 {
+		bad("onnxruntime.threads", "%d is outside 1..256", t)
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) has(role string) bool { return slices.Contains(c.Roles, role) }
+
+type namedTopic struct{ key, name string }
+
+func (t TopicConfig) named() []namedTopic {
+	return []namedTopic{
+		{"items", t.Items}, {"feedback", t.Feedback}, {"requests", t.Requests}, {"generated", t.Generated},
+		{"vectors", t.Vectors}, {"prior", t.Prior}, {"deadletter", t.DeadLetter},
+	}
+}
+
+func (c Config) tableDir() string { return filepath.Join(c.State.Dir, "table") }
+func (c Config) priorDir() string { return filepath.Join(c.State.Dir, "prior") }
+
+func (c Config) priorConfig() prior.Config {
+	p := prior.DefaultConfig(c.Prior.Dim)
+	p.Kind, p.Hidden, p.Blocks, p.Heads = c.Prior.Kind, c.Prior.Hidden, c.Prior.Blocks, c.Prior.Heads
+	p.MaxTokens = c.Window.Newest + c.Window.Liked
+	return p
+}
+
+func (c Config) rules() table.Rules {
+	r := table.DefaultRules()
+	r.Newest, r.Liked, r.Dedupe = c.Window.Newest, c.Window.Liked, c.Dedupe.Events
+	if c.Classes.Preset == "paper" {
+		r.Classes = table.PaperClasses()
+	}
+	return r
+}
+
+func (c Config) onlineConfig() online.Config {
+	o, t := online.DefaultConfig(), c.Train
+	o.Steps, o.LR, o.LRMin, o.DecaySteps = t.Steps, t.LR, t.LRMin, t.DecaySteps
+	o.Splice, o.MaxLag, o.Seed, o.Threads = t.Splice, t.MaxLag, t.Seed, t.Threads
+	return o
+}
+
+func (c Config) samplerOptions() sampler.Options {
+	s := sampler.DefaultOptions()
+	s.Steps, s.Guidance = c.Sampler.Steps, c.Sampler.Guidance
+	s.Low, s.High = c.Sampler.Interval[0], c.Sampler.Interval[1]
+	return s
+}
+
+// httpToken returns the token, from the file when one is named.
+func (c Config) httpToken() (string, error) {
+	if c.HTTP.TokenFile == "" {
+		return c.HTTP.Token, nil
+	}
+	return firstLine("http.token_file", c.HTTP.TokenFile)
+}
+
+// firstLine reads a secret's file.
+func firstLine(path, file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	if line = strings.TrimSpace(line); line == "" {
+		return "", fmt.Errorf("%s: the first line of %s is empty", path, file)
+	}
+	return line, nil
+}

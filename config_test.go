@@ -1,0 +1,122 @@
+package rebeca
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func TestGoodConfigs(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.good.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no good files: %v", err)
+	}
+	for _, f := range append(files, "rebeca.example.yaml") {
+		if _, err := LoadConfig(f); err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
+// TestBadConfigs holds every message against its golden file.
+func TestBadConfigs(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.bad.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no bad files: %v", err)
+	}
+	for _, f := range files {
+		_, err := LoadConfig(f)
+		if err == nil {
+			t.Errorf("%s is accepted", f)
+			continue
+		}
+		golden := strings.TrimSuffix(f, ".yaml") + ".txt"
+		if *update {
+			if err := os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, rerr := os.ReadFile(golden)
+		if rerr != nil {
+			t.Fatal(rerr)
+		}
+		if got := err.Error() + "\n"; got != string(want) {
+			t.Errorf("%s:\n%swant:\n%s", f, got, want)
+		}
+	}
+}
+
+// TestExampleIsComplete fails when a key is missing from the example, or when
+// the example shows another value than the default.
+func TestExampleIsComplete(t *testing.T) {
+	got, err := LoadConfig("rebeca.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := DefaultConfig()
+	want.Kafka.Brokers, want.State.Dir, want.Prior.Dim = got.Kafka.Brokers, got.State.Dir, got.Prior.Dim
+	g, w := mustYAML(t, got), mustYAML(t, want)
+	if g != w {
+		t.Errorf("the example differs from the defaults:\n%s\nwant\n%s", g, w)
+	}
+	b, err := os.ReadFile("rebeca.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown, all yaml.Node
+	if err := errors.Join(yaml.Unmarshal(b, &shown), yaml.Unmarshal([]byte(w), &all)); err != nil {
+		t.Fatal(err)
+	}
+	have := keys(&shown, "")
+	for k := range keys(&all, "") {
+		if !have[k] {
+			t.Errorf("the example lacks %s", k)
+		}
+	}
+}
+
+func mustYAML(t *testing.T, v any) string {
+	t.Helper()
+	b, err := yaml.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func keys(n *yaml.Node, path string) map[string]bool {
+	out := map[string]bool{}
+	if n.Kind == yaml.DocumentNode {
+		return keys(n.Content[0], path)
+	}
+	if n.Kind != yaml.MappingNode {
+		return out
+	}
+	for i := 0; i < len(n.Content); i += 2 {
+		at := path + "." + n.Content[i].Value
+		out[at] = true
+		for k := range keys(n.Content[i+1], at) {
+			out[k] = true
+		}
+	}
+	return out
+}
+
+func FuzzParseConfig(f *testing.F) {
+	for _, s := range []string{"kafka: {brokers: [a:1]}", "a: &x {b: *x}", "- 1", "prior: {dim: 1e9}", "roles: null", "? {a: b}\n: c"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseConfig(b)
+		if err == nil && c.Validate() != nil {
+			t.Error("accepted a configuration that is not valid")
+		}
+	})
+}

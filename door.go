@@ -1,0 +1,307 @@
+package rebeca
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"rebeca/consumer"
+	"rebeca/schemas"
+	"rebeca/table"
+	"rebeca/web"
+)
+
+const (
+	// recentRequests bounds how many answered requests are kept for callers
+	// that begin to wait after their answer was published.
+	recentRequests = 1024
+	// feedCapacity bounds a gallery's subscription; what it cannot take is dropped.
+	feedCapacity = 1024
+)
+
+// door adapts the service to what package web needs: it produces to the
+// topics as any client does, and answers from what was folded and published.
+type door struct {
+	client     *consumer.Client
+	topics     TopicConfig
+	partitions int
+	decodes    bool
+	table      *table.Table
+	rules      table.Rules
+	progress   *progress
+	hasPrior   func() bool
+	logEnd     func(partition int32) int64 // end of feedback, at least that of the last fetch
+
+	mu          sync.Mutex
+	subscribers map[chan web.Event]struct{} // guarded by mu
+	answers     map[string]*answer          // guarded by mu; by user and request id
+	order       []string                    // guarded by mu; keys of answers, oldest first
+}
+
+// answer collects the published records of a request.
+type answer struct {
+	records map[string]json.RawMessage // by record id
+	ids     []string                   // in order of arrival
+	changed chan struct{}              // closed and replaced at each record
+}
+
+func requestKey(userID, requestID string) string { return userID + "\x00" + requestID }
+
+// Feedback implements [web.Producer]: one produce call per partition.
+func (d *door) Feedback(ctx context.Context, records []schemas.Feedback) ([]schemas.Position, []error) {
+	positions, errs := make([]schemas.Position, len(records)), make([]error, len(records))
+	byPartition := map[int32][]int{}
+	messages := make([]consumer.Message, len(records))
+	for i, f := range records {
+		value, err := f.Encode()
+		if err != nil {
+			errs[i] = fmt.Errorf("encoding feedback %q: %w", f.EventID, err)
+			continue
+		}
+		messages[i] = consumer.Message{Key: []byte(f.UserID), Value: value, Time: time.Now()}
+		p := schemas.Partition(messages[i].Key, d.partitions)
+		byPartition[p] = append(byPartition[p], i)
+	}
+	var wg sync.WaitGroup
+	for p, indices := range byPartition {
+		wg.Go(func() {
+			batch := make([]consumer.Message, len(indices))
+			for k, i := range indices {
+				batch[k] = messages[i]
+			}
+			base, err := d.client.Produce(ctx, d.topics.Feedback, p, batch)
+			for k, i := range indices {
+				if err != nil {
+					errs[i] = err
+				} else {
+					positions[i] = schemas.Position{Partition: p, Offset: base + int64(k)}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return positions, errs
+}
+
+// Request implements [web.Producer].
+func (d *door) Request(ctx context.Context, r schemas.Request) (schemas.Position, error) {
+	if !d.hasPrior() {
+		return schemas.Position{}, &web.Error{Code: web.CodeNoPrior, Message: "no version of the prior exists yet: it is announced after the first feedback"}
+	}
+	key := []byte(r.UserID)
+	p := schemas.Partition(key, d.partitions)
+	if rejection := checkRequest(r, p, d.decodes); rejection != nil {
+		return schemas.Position{}, rejection
+	}
+	if a := r.After; a != nil {
+		if end := d.logEnd(p); a.Offset >= end {
+			return schemas.Position{}, &schemas.Rejection{
+				Reason:  schemas.ReasonBadAfter,
+				Message: fmt.Sprintf("after.offset %d is beyond the end %d of partition %d", a.Offset, end, p),
+			}
+		}
+	}
+	value, err := r.Encode()
+	if err != nil {
+		return schemas.Position{}, fmt.Errorf("encoding request %q: %w", r.RequestID, err)
+	}
+	offset, err := d.client.Produce(ctx, d.topics.Requests, p, []consumer.Message{{Key: key, Value: value, Time: time.Now()}})
+	return schemas.Position{Partition: p, Offset: offset}, err
+}
+
+// Recall implements [web.Results] from the user's generated memory.
+func (d *door) Recall(_ context.Context, userID, requestID string) ([]json.RawMessage, bool, error) {
+	d.mu.Lock()
+	a := d.answers[requestKey(userID, requestID)]
+	d.mu.Unlock()
+	if a != nil {
+		return nil, false, nil // being answered, or just answered: Await has it
+	}
+	memories, err := d.table.GeneratedOf(userID, math.MaxInt32)
+	if err != nil {
+		return nil, false, fmt.Errorf("reading what %q was given: %w", userID, err)
+	}
+	var out []json.RawMessage
+	for _, m := range slices.Backward(memories) {
+		var head struct {
+			RequestID string `json:"request_id"`
+		}
+		if err := json.Unmarshal(m.Record, &head); err != nil {
+			return nil, false, fmt.Errorf("reading generated record %s: %w", m.ID, err)
+		}
+		if head.RequestID == requestID {
+			out = append(out, m.Record)
+		}
+	}
+	return out, len(out) > 0, nil
+}
+
+// Await implements [web.Results].
+func (d *door) Await(ctx context.Context, userID, requestID string, count int) ([]json.RawMessage, error) {
+	key := requestKey(userID, requestID)
+	for {
+		d.mu.Lock()
+		a := d.answerOf(key)
+		if len(a.ids) >= count {
+			out := make([]json.RawMessage, len(a.ids))
+			for i, id := range a.ids {
+				out[i] = a.records[id]
+			}
+			d.mu.Unlock()
+			return out, nil
+		}
+		changed := a.changed
+		d.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// answerOf finds or makes the collection of a request; d.mu is held.
+func (d *door) answerOf(key string) *answer {
+	if a := d.answers[key]; a != nil {
+		return a
+	}
+	if len(d.order) >= recentRequests {
+		delete(d.answers, d.order[0])
+		d.order = d.order[1:]
+	}
+	a := &answer{records: map[string]json.RawMessage{}, changed: make(chan struct{})}
+	d.answers[key] = a
+	d.order = append(d.order, key)
+	return a
+}
+
+// Reached implements [web.Results].
+func (d *door) Reached(after schemas.Position) bool {
+	return after.Partition >= 0 && int(after.Partition) < d.partitions && d.progress.get(after.Partition) > after.Offset
+}
+
+// User implements [web.Users].
+func (d *door) User(_ context.Context, userID string) (web.User, bool, error) {
+	row, ok, err := d.table.User(userID)
+	if err != nil || !ok {
+		return web.User{}, ok, err
+	}
+	u := web.User{UserID: row.UserID, Partition: row.Partition, Events: row.Events, Positives: row.Positives, Negatives: row.Negatives}
+	for _, e := range slices.Backward(row.Window) {
+		if e.Older {
+			u.OlderLikes = append(u.OlderLikes, webEntry(e))
+		} else {
+			u.LastEvents = append(u.LastEvents, webEntry(e))
+		}
+	}
+	v, ok, err := d.table.VectorOf(userID)
+	if err != nil {
+		return u, true, err
+	}
+	if ok {
+		norm := vectorNorm(v.Values)
+		u.VectorNorm, u.PriorVersion = &norm, v.PriorVersion
+	}
+	return u, true, nil
+}
+
+func webEntry(e table.Entry) web.Entry {
+	return web.Entry{ItemID: e.ItemID, Kind: e.Kind, Class: e.Class.String(), Offset: e.Offset, OccurredAt: e.OccurredAt}
+}
+
+func vectorNorm(v []float32) float64 {
+	var sum float64
+	for _, x := range v {
+		sum += float64(x) * float64(x)
+	}
+	return math.Sqrt(sum)
+}
+
+// Generated implements [web.Users].
+func (d *door) Generated(_ context.Context, userID string, limit int) ([]json.RawMessage, error) {
+	memories, err := d.table.GeneratedOf(userID, limit)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]json.RawMessage, len(memories))
+	for i, m := range memories {
+		out[i] = m.Record
+	}
+	return out, nil
+}
+
+// Subscribe implements [web.Feed].
+func (d *door) Subscribe(ctx context.Context) <-chan web.Event {
+	ch := make(chan web.Event, feedCapacity)
+	d.mu.Lock()
+	d.subscribers[ch] = struct{}{}
+	d.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.subscribers, ch)
+		close(ch)
+	})
+	return ch
+}
+
+// tell gives an event to every subscriber that has room; d.mu is held.
+func (d *door) tell(e web.Event) {
+	for ch := range d.subscribers {
+		select {
+		case ch <- e:
+		default:
+		}
+	}
+}
+
+// folded tells the gallery of a batch that the table holds now.
+func (d *door) folded(records []table.Record) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.subscribers) == 0 {
+		return
+	}
+	for _, r := range records {
+		f := r.Feedback
+		if f == nil {
+			continue
+		}
+		d.tell(web.Event{UserID: f.UserID, Feedback: &web.Entry{
+			ItemID: f.ItemID, Kind: f.Kind, Class: d.rules.Classes.Of(*f).String(), Offset: r.Offset, OccurredAt: f.OccurredAt,
+		}})
+	}
+}
+
+// published hands acknowledged records to whoever waits for them.
+func (d *door) published(out []table.Outgoing) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, m := range out {
+		if m.Role != table.RoleGenerated {
+			continue
+		}
+		var head struct {
+			ID        string `json:"id"`
+			RequestID string `json:"request_id"`
+		}
+		if err := json.Unmarshal(m.Value, &head); err != nil {
+			panic("rebeca: a published record is not JSON: " + err.Error())
+		}
+		user := string(m.Key)
+		if head.RequestID != "" {
+			a := d.answerOf(requestKey(user, head.RequestID))
+			if _, ok := a.records[head.ID]; !ok {
+				a.records[head.ID] = m.Value
+				a.ids = append(a.ids, head.ID)
+				close(a.changed)
+				a.changed = make(chan struct{})
+			}
+		}
+		d.tell(web.Event{UserID: user, Generated: m.Value})
+	}
+}

@@ -1,0 +1,141 @@
+package rebeca
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"rebeca/table"
+)
+
+// Inspectable are the parts of a state that [Inspect] shows.
+var Inspectable = []string{"users", "offsets", "outbox"}
+
+// InspectedUser is a row of the table, one JSON line each.
+type InspectedUser struct {
+	UserID     string           `json:"user_id"`
+	Partition  int32            `json:"partition"`
+	Events     uint64           `json:"events"`
+	Positives  uint64           `json:"positives"`
+	Negatives  uint64           `json:"negatives"`
+	LastEvents []InspectedEvent `json:"last_events"` // the newest part of the window, newest last
+	OlderLikes []InspectedEvent `json:"older_likes"`
+	VectorNorm *float64         `json:"vector_norm"` // null before there is a vector
+	Prior      *string          `json:"prior_version"`
+}
+
+// InspectedEvent is an entry of a window.
+type InspectedEvent struct {
+	ItemID string `json:"item_id"`
+	Class  string `json:"class"`
+	Offset int64  `json:"offset"`
+}
+
+// InspectedOffset is how far a partition of a topic is folded.
+type InspectedOffset struct {
+	Topic       string `json:"topic"`
+	Partition   int32  `json:"partition"`
+	Next        int64  `json:"next"`
+	Fingerprint string `json:"fingerprint"` // of the last record folded, 16 hex digits
+}
+
+// InspectedOutgoing is something waiting in the outbox.
+type InspectedOutgoing struct {
+	Partition int32  `json:"partition"`
+	Seq       uint64 `json:"seq"`
+	Kind      string `json:"kind"` // intent, generated, vectors, deadletter
+	Key       string `json:"key"`
+	ID        string `json:"id,omitempty"`
+	Bytes     int    `json:"bytes,omitempty"`
+}
+
+// Inspect writes a part of the state (users, offsets or outbox) as JSON lines.
+func Inspect(t *table.Table, topics TopicConfig, what string, w io.Writer) error {
+	buf := bufio.NewWriter(w)
+	enc := json.NewEncoder(buf)
+	var err error
+	switch what {
+	case "users":
+		err = t.Users(func(r table.Row) error { return inspectUser(t, r, enc) })
+	case "offsets":
+		err = inspectOffsets(t, topics, enc)
+	case "outbox":
+		err = inspectOutbox(t, enc)
+	default:
+		return fmt.Errorf("%q is not one of %s", what, strings.Join(Inspectable, ", "))
+	}
+	if err != nil {
+		return fmt.Errorf("inspecting %s: %w", what, err)
+	}
+	return buf.Flush()
+}
+
+func inspectUser(t *table.Table, r table.Row, enc *json.Encoder) error {
+	u := InspectedUser{
+		UserID: r.UserID, Partition: r.Partition, Events: r.Events, Positives: r.Positives, Negatives: r.Negatives,
+		LastEvents: []InspectedEvent{}, OlderLikes: []InspectedEvent{},
+	}
+	for _, e := range slices.Backward(r.Window) {
+		in := InspectedEvent{ItemID: e.ItemID, Class: e.Class.String(), Offset: e.Offset}
+		if e.Older {
+			u.OlderLikes = append(u.OlderLikes, in)
+		} else {
+			u.LastEvents = append(u.LastEvents, in)
+		}
+	}
+	v, ok, err := t.VectorOf(r.UserID)
+	if err != nil {
+		return err
+	}
+	if ok {
+		norm := vectorNorm(v.Values)
+		u.VectorNorm, u.Prior = &norm, &v.PriorVersion
+	}
+	return enc.Encode(u)
+}
+
+func inspectOffsets(t *table.Table, topics TopicConfig, enc *json.Encoder) error {
+	for _, topic := range []string{topics.Items, topics.Feedback, topics.Requests} {
+		for p := range t.Partitions() {
+			next, fingerprint, ok, err := t.Offset(topic, p)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			if err := enc.Encode(InspectedOffset{topic, p, next, fmt.Sprintf("%016x", fingerprint)}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func inspectOutbox(t *table.Table, enc *json.Encoder) error {
+	for p := range t.Partitions() {
+		intents, err := t.Intents(p)
+		if err != nil {
+			return err
+		}
+		for _, in := range intents {
+			if err := enc.Encode(InspectedOutgoing{Partition: p, Seq: in.Seq, Kind: "intent", Key: in.UserID, ID: in.ID}); err != nil {
+				return err
+			}
+		}
+		messages, err := t.Outbox(p, 0, math.MaxInt32)
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			if err := enc.Encode(InspectedOutgoing{Partition: p, Seq: m.Seq, Kind: m.Role, Key: string(m.Key), Bytes: len(m.Value)}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

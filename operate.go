@@ -1,0 +1,112 @@
+package rebeca
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"rebeca/consumer"
+	"rebeca/snapshot"
+)
+
+// The operator's door of a running service: what the verbs do when the state
+// is in use.
+
+// Inspect implements [web.Operator].
+func (s *Service) Inspect(what string, w io.Writer) error {
+	return Inspect(s.table, s.config.Kafka.Topics, what, w)
+}
+
+// Snapshot implements [web.Operator].
+func (s *Service) Snapshot(ctx context.Context) (any, error) {
+	return CreateSnapshot(ctx, s.config, s.table, s.log, snapshot.Options{})
+}
+
+// InspectRunning asks the service that holds the state.
+func InspectRunning(ctx context.Context, c Config, what string, w io.Writer) error {
+	body, err := askRunning(ctx, c, http.MethodGet, "/v1/inspect/"+what)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err := io.Copy(w, body); err != nil {
+		return fmt.Errorf("reading the running service's answer: %w", err)
+	}
+	return nil
+}
+
+// SnapshotRunning has the service that holds the state write a snapshot.
+func SnapshotRunning(ctx context.Context, c Config) (m snapshot.Manifest, err error) {
+	body, err := askRunning(ctx, c, http.MethodPost, "/v1/snapshots")
+	if err != nil {
+		return m, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(&m); err != nil {
+		return m, fmt.Errorf("reading the running service's answer: %w", err)
+	}
+	return m, nil
+}
+
+func askRunning(ctx context.Context, c Config, method, path string) (io.ReadCloser, error) {
+	if c.HTTP.Listen == "" {
+		return nil, errors.New("the state is in use and the service has no http.listen to ask: stop it first")
+	}
+	token, err := c.httpToken()
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.HTTP.Listen+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("http.listen: %w", err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("the state is in use, and asking the service that holds it: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // what there is of it is shown
+	return nil, fmt.Errorf("the running service answered %s: %s", resp.Status, text)
+}
+
+// ResetPrior deletes the announcement on the prior topic and sets the
+// checkpoints aside. It says what it did, or would do in a dry run. The
+// service must be stopped.
+func ResetPrior(ctx context.Context, c Config, dryRun bool) (done []string, err error) {
+	dir := c.priorDir()
+	aside := dir + "-" + time.Now().UTC().Format("20060102T150405")
+	plan := []string{fmt.Sprintf("delete the announcement on topic %s", c.Kafka.Topics.Prior)}
+	if exists(dir) {
+		plan = append(plan, fmt.Sprintf("move %s to %s", dir, aside))
+	}
+	if dryRun {
+		return plan, nil
+	}
+	client, err := c.NewClient()
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	tombstone := consumer.Message{Key: []byte(priorKey), Time: time.Now()}
+	if _, err := client.Produce(ctx, c.Kafka.Topics.Prior, 0, []consumer.Message{tombstone}); err != nil {
+		return nil, fmt.Errorf("deleting the announcement: %w", err)
+	}
+	if exists(dir) {
+		if err := os.Rename(dir, filepath.Clean(aside)); err != nil {
+			return plan[:1], fmt.Errorf("setting checkpoints aside: %w", err)
+		}
+	}
+	return plan, nil
+}

@@ -1,0 +1,76 @@
+package rebeca
+
+import (
+	"fmt"
+	"image"
+	"log/slog"
+
+	"rebeca/internal/ort"
+	"rebeca/online"
+	"rebeca/prior"
+	"rebeca/sampler"
+	"rebeca/schemas"
+	"rebeca/table"
+)
+
+// Sampled is one image made by [SampleUser].
+type Sampled struct {
+	Seed         uint64      `json:"seed"`
+	PriorVersion string      `json:"prior_version"`
+	Events       uint64      `json:"events_folded"`
+	Embedding    []float32   `json:"embedding"` // [dim], catalogue scale
+	Image        image.Image `json:"-"`         // nil without a decoder
+}
+
+// SampleUser makes n images for a user from a state and the newest checkpoint
+// beside it, without Kafka. A user without feedback gets population taste.
+// The same state, checkpoint and seed give the same images.
+func SampleUser(c Config, t *table.Table, user string, n int, seed uint64, log *slog.Logger) ([]Sampled, error) {
+	cp, ok, err := online.Newest(c.priorDir(), log)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fmt.Errorf("no checkpoint in %s: the prior is born by `rebeca serve` after the first feedback", c.priorDir())
+	}
+	lp, err := loadPrior(cp.Version, c.priorDir(), c.priorConfig(), ort.Options{Threads: c.ONNXRuntime.Threads})
+	if err != nil {
+		return nil, err
+	}
+	defer lp.model.Close()
+	row, _, err := t.User(user)
+	if err != nil {
+		return nil, fmt.Errorf("reading user %q: %w", user, err)
+	}
+	context, _ := t.Context(row)
+	conds, err := lp.model.Encode([]prior.Context{context})
+	if err != nil {
+		return nil, fmt.Errorf("encoding the window of %q: %w", user, err)
+	}
+	out, jobs := make([]Sampled, n), make([]sampler.Job, n)
+	for i := range out {
+		s := schemas.Seed(fmt.Sprintf("%d/%d", seed, i))
+		out[i] = Sampled{Seed: s, PriorVersion: cp.Version.Version, Events: row.Events}
+		jobs[i] = sampler.Job{Cond: conds[0], Label: prior.StrongPositive, Seed: s, Guidance: c.Sampler.Guidance}
+	}
+	embeddings, err := sampler.Sample(lp.model, c.samplerOptions(), jobs)
+	if err != nil {
+		return nil, fmt.Errorf("sampling for %q: %w", user, err)
+	}
+	for i := range out {
+		out[i].Embedding = embeddings[i]
+	}
+	d, err := c.OpenDecoder()
+	if err != nil || d == nil {
+		return out, err
+	}
+	defer d.Close()
+	images, err := d.Decode(embeddings)
+	if err != nil {
+		return nil, fmt.Errorf("decoding for %q: %w", user, err)
+	}
+	for i := range out {
+		out[i].Image = images[i]
+	}
+	return out, nil
+}

@@ -1,0 +1,584 @@
+package rebeca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"rebeca/consumer"
+	"rebeca/eval/shapes"
+	"rebeca/internal/ort"
+	"rebeca/online"
+	"rebeca/sampler"
+	"rebeca/schemas"
+	"rebeca/table"
+	"rebeca/web"
+)
+
+const (
+	// startTimeout bounds the first answer of the brokers.
+	startTimeout = 5 * time.Second
+	// drainTimeout bounds how long a stopping service goes on sending what it
+	// has made; the outbox keeps the rest.
+	drainTimeout = 10 * time.Second
+	// commitEvery is how often offsets are committed for lag tools; nothing
+	// reads them back.
+	commitEvery = 5 * time.Second
+	// busyLag is how many records behind the fold is busy: the trainer then
+	// leaves it the larger part of the cores.
+	busyLag = 5000
+	// group is the consumer group under which those offsets stand.
+	group = "rebeca"
+)
+
+// Options are what a Service needs beside its configuration.
+type Options struct {
+	Logger   *slog.Logger         // required
+	Registry *prometheus.Registry // required
+	// Version is the build's, for /v1/status.
+	Version string
+	// World tells the gallery the truth about simulated people; nil in a real service.
+	World Truth
+	// OnPublished is called with what the broker acknowledged, in order within
+	// a partition, from the partition's relay; it must not block. Nil: nobody.
+	OnPublished func(partition int32, out []table.Outgoing, at time.Time)
+	// Prepare is called once the door listens and before anything is read: the
+	// demo fills its catalogue there. Nil: nothing to prepare.
+	Prepare func(ctx context.Context) error
+}
+
+// Truth is a controlled world as the gallery sees it.
+type Truth interface {
+	web.World
+	web.Pictures
+	web.Explorer
+	// Shares returns the recent share of liked images and the base rate; nil
+	// while there is none.
+	Shares() (liked, base *float64)
+}
+
+// Service is the whole of it: worker, trainer and door over one table. Use
+// [New], then [Service.Run] once.
+type Service struct {
+	config  Config
+	options Options
+	log     *slog.Logger
+	metrics *metrics
+
+	client    *consumer.Client
+	table     *table.Table
+	decoder   *sampler.Decoder // nil without one
+	progress  *progress
+	generator *generator      // nil without the worker's role
+	follower  *follower       // nil without the worker's role
+	trainer   *online.Trainer // nil without the trainer's role
+	door      *door
+	server    *web.Server // nil when http.listen is empty
+	loops     loops
+
+	mu      sync.Mutex
+	stopped map[string]error // guarded by mu; stopped partitions by topic[partition]
+	ready   bool             // guarded by mu; the fold has caught up once
+	serving chan struct{}    // closed when the HTTP door listens
+}
+
+// loops are the fetch loops by partition, for lag and readiness.
+type loops struct {
+	items    []*consumer.Partition
+	feedback []*consumer.Partition
+	requests []*consumer.Partition
+	train    []*consumer.Partition
+}
+
+// New returns a service that has done nothing yet. The configuration must be
+// valid.
+func New(c Config, o Options) *Service {
+	return &Service{
+		config: c, options: o, log: o.Logger, metrics: newMetrics(o.Registry),
+		progress: newProgress(c.Kafka.Partitions), stopped: map[string]error{}, serving: make(chan struct{}),
+	}
+}
+
+// NewClient returns a client for the configured brokers.
+func (c Config) NewClient() (*consumer.Client, error) {
+	o := consumer.Options{Brokers: c.Kafka.Brokers, ClientID: "rebeca", TLS: c.Kafka.TLS}
+	if s := c.Kafka.SASL; s.Mechanism != "" {
+		password, err := firstLine("kafka.sasl.password_file", s.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		o.SASL = consumer.SASL{Mechanism: s.Mechanism, Username: s.Username, Password: password}
+	}
+	return consumer.NewClient(o)
+}
+
+// WantedTopics are the topics of the configuration as they must be.
+func (c Config) WantedTopics() []consumer.Topic {
+	n, t := c.Kafka.Partitions, c.Kafka.Topics
+	large := map[string]string{"max.message.bytes": "9437184"} // a dead letter holds a whole record and why
+	return []consumer.Topic{
+		{Name: t.Items, Partitions: n, Compacted: true},
+		{Name: t.Feedback, Partitions: n},
+		{Name: t.Requests, Partitions: n},
+		{Name: t.Generated, Partitions: n, Config: large},
+		{Name: t.Vectors, Partitions: n, Compacted: true},
+		{Name: t.Prior, Partitions: 1, Compacted: true},
+		{Name: t.DeadLetter, Partitions: n, Config: large},
+	}
+}
+
+// TableOptions are the options under which the configuration's table opens.
+func (c Config) TableOptions(log *slog.Logger) table.Options {
+	return table.Options{
+		Dir: c.tableDir(), Partitions: int32(c.Kafka.Partitions), Dim: c.Prior.Dim, Rules: c.rules(), Logger: log,
+	}
+}
+
+// OpenRuntime loads ONNX Runtime from where the configuration says.
+func (c Config) OpenRuntime() error {
+	path, err := ort.Locate(c.ONNXRuntime.Library)
+	if err != nil {
+		return err
+	}
+	return ort.Open(path)
+}
+
+// OpenDecoder opens the configured decoder; nil for none.
+func (c Config) OpenDecoder() (*sampler.Decoder, error) {
+	var files fs.FS
+	manifest := "manifest.json"
+	switch m := c.Decoder.Manifest; m {
+	case "none":
+		return nil, nil
+	case "shapes":
+		files = shapes.Codec()
+	default:
+		files, manifest = os.DirFS(filepath.Dir(m)), filepath.Base(m)
+	}
+	d, err := sampler.OpenDecoder(files, manifest, ort.Options{Threads: c.ONNXRuntime.Threads})
+	if err != nil {
+		return nil, fmt.Errorf("decoder.manifest: %w", err)
+	}
+	if d.Dim() != c.Prior.Dim {
+		return nil, errors.Join(fmt.Errorf("decoder.manifest: the decoder reads %d dimensions, prior.dim is %d", d.Dim(), c.Prior.Dim), d.Close())
+	}
+	return d, nil
+}
+
+// Serving is closed once the HTTP door listens; it stays open without one.
+func (s *Service) Serving() <-chan struct{} { return s.serving }
+
+// URL is the door's address after Serving is closed.
+func (s *Service) URL() string { return "http://" + s.server.Addr() }
+
+// Run serves until ctx ends, then drains and returns nil. Any other end is an
+// error that names what failed and what to do.
+func (s *Service) Run(ctx context.Context) (err error) {
+	if err := s.open(ctx); err != nil {
+		return errors.Join(err, s.close())
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+
+	// The relays outlive the intake: what was made is sent before the end.
+	relayCtx, stopRelays := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRelays()
+	relays, relayCtx := errgroup.WithContext(relayCtx)
+	for p := range int32(s.config.Kafka.Partitions) {
+		relays.Go(func() error { return s.relay(p).Run(relayCtx) })
+	}
+	intake, intakeCtx := errgroup.WithContext(ctx)
+	if s.server != nil {
+		intake.Go(func() error { return s.server.Run(intakeCtx) })
+	}
+	intake.Go(func() error {
+		if prepare := s.options.Prepare; prepare != nil {
+			if err := prepare(intakeCtx); err != nil {
+				return err
+			}
+		}
+		s.startIntake(intakeCtx, intake)
+		return nil
+	})
+	intake.Go(func() error { // a relay that gives up ends the service
+		select {
+		case <-relayCtx.Done():
+			return context.Cause(relayCtx)
+		case <-intakeCtx.Done():
+			return nil
+		}
+	})
+	err = intake.Wait()
+	s.drain(relayCtx)
+	stopRelays()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	if rerr := relays.Wait(); rerr != nil && !errors.Is(rerr, context.Canceled) {
+		err = errors.Join(err, rerr)
+	}
+	return err
+}
+
+// open brings up everything that can fail for an outside reason, in the order
+// in which an operator would look: broker, topics, state, library, decoder.
+func (s *Service) open(ctx context.Context) (err error) {
+	c := s.config
+	token, err := c.httpToken()
+	if err != nil {
+		return err
+	}
+	if c.HTTP.Listen != "" {
+		if err := web.CheckListen(c.HTTP.Listen, token); err != nil {
+			return fmt.Errorf("http.listen: %w", err)
+		}
+	}
+	if s.client, err = c.NewClient(); err != nil {
+		return err
+	}
+	pingCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := s.client.Ping(pingCtx); err != nil {
+		return fmt.Errorf("kafka.brokers: %w", err)
+	}
+	if err := consumer.CheckTopics(pingCtx, s.client, c.WantedTopics()); err != nil {
+		return err
+	}
+	if err := c.OpenRuntime(); err != nil {
+		return err
+	}
+	if s.table, err = table.Open(c.TableOptions(s.log)); err != nil {
+		return fmt.Errorf("state.dir: %w", err)
+	}
+	if s.decoder, err = c.OpenDecoder(); err != nil {
+		return err
+	}
+	if err := s.compose(); err != nil {
+		return err
+	}
+	if err := s.makeLoops(ctx); err != nil {
+		return err
+	}
+	return s.openDoor(token)
+}
+
+// compose builds the parts over the open table.
+func (s *Service) compose() error {
+	c := s.config
+	if c.has(RoleWorker) {
+		s.generator = newGenerator(c, s.table, s.progress, s.decoder, s.metrics, s.log)
+		s.follower = &follower{
+			config: c.priorConfig(), dir: c.priorDir(), options: ort.Options{Threads: c.ONNXRuntime.Threads}, use: s.generator.use, log: s.log,
+		}
+		for p := range int32(c.Kafka.Partitions) {
+			intents, err := s.table.Intents(p)
+			if err != nil {
+				return fmt.Errorf("reading waiting intents: %w", err)
+			}
+			s.generator.offer(intents)
+		}
+	}
+	if c.has(RoleTrainer) {
+		oc := c.onlineConfig()
+		oc.Behind = s.unlearned
+		oc.Busy = func() bool { l := s.lag(); return l.Fold != nil && *l.Fold > busyLag }
+		s.trainer = online.New(oc, c.priorConfig(), s.table, c.priorDir(), s.announce, s.log, s.options.Registry)
+	}
+	s.door = &door{
+		client: s.client, topics: c.Kafka.Topics, partitions: c.Kafka.Partitions, decodes: s.decoder != nil,
+		table: s.table, rules: c.rules(), progress: s.progress,
+		hasPrior:    func() bool { return s.follower != nil && s.follower.version().Version != "" },
+		logEnd:      s.feedbackEnd,
+		subscribers: map[chan web.Event]struct{}{}, answers: map[string]*answer{},
+	}
+	return nil
+}
+
+// makeLoops decides where each fetch loop starts: at the table's offset, which
+// is the only one that counts, else at the earliest record; requests start at
+// the end, because an old request has nobody who waits for it.
+func (s *Service) makeLoops(ctx context.Context) error {
+	c, t := s.config, s.config.Kafka.Topics
+	w := &worker{
+		topics: t, generate: c.Generate, dim: c.Prior.Dim, partitions: c.Kafka.Partitions,
+		samples: s.generator != nil, decodes: s.decoder != nil,
+		table: s.table, progress: s.progress, generator: s.generator, door: s.door, metrics: s.metrics, log: s.log,
+	}
+	cursor := map[int32]int64{}
+	if s.trainer != nil {
+		var err error
+		if cursor, err = s.trainer.Open(); err != nil {
+			return fmt.Errorf("opening the trainer's checkpoints: %w", err)
+		}
+	}
+	for p := range int32(c.Kafka.Partitions) {
+		items, err := s.loop(t.Items, p, w.listItems(p))
+		if err != nil {
+			return err
+		}
+		feedback, err := s.loop(t.Feedback, p, w.foldFeedback(p))
+		if err != nil {
+			return err
+		}
+		if feedback.Start > 0 {
+			s.progress.set(p, feedback.Start)
+		}
+		s.loops.items, s.loops.feedback = append(s.loops.items, items), append(s.loops.feedback, feedback)
+		if s.generator != nil {
+			requests, err := s.requestsLoop(ctx, p, w.acceptRequests(p))
+			if err != nil {
+				return err
+			}
+			s.loops.requests = append(s.loops.requests, requests)
+		}
+		if s.trainer != nil {
+			s.loops.train = append(s.loops.train, s.trainLoop(p, cursor))
+		}
+	}
+	return nil
+}
+
+func (s *Service) loop(topic string, p int32, h consumer.Handler) (*consumer.Partition, error) {
+	next, _, ok, err := s.table.Offset(topic, p)
+	if err != nil {
+		return nil, fmt.Errorf("reading the offset of %s[%d]: %w", topic, p, err)
+	}
+	if !ok {
+		next = consumer.Earliest
+	}
+	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: next, Handler: h, Logger: s.log}, nil
+}
+
+func (s *Service) requestsLoop(ctx context.Context, p int32, h consumer.Handler) (*consumer.Partition, error) {
+	topic := s.config.Kafka.Topics.Requests
+	loop, err := s.loop(topic, p, h)
+	if err != nil || loop.Start != consumer.Earliest {
+		return loop, err
+	}
+	_, end, err := s.client.Offsets(ctx, topic, p)
+	if err != nil {
+		return nil, fmt.Errorf("reading the end of %s[%d]: %w", topic, p, err)
+	}
+	// Written down now, so that a request made while the service is away after
+	// its first start is answered when it is back.
+	if _, err := s.table.Accept(topic, p, nil, end); err != nil {
+		return nil, fmt.Errorf("storing the first offset of %s[%d]: %w", topic, p, err)
+	}
+	loop.Start = end
+	return loop, nil
+}
+
+func (s *Service) trainLoop(p int32, cursor map[int32]int64) *consumer.Partition {
+	l := &learner{partitions: s.config.Kafka.Partitions, rules: s.config.rules(), progress: s.progress, trainer: s.trainer}
+	start, ok := cursor[p]
+	if !ok {
+		start = consumer.Earliest
+	}
+	return &consumer.Partition{
+		Client: s.client, Topic: s.config.Kafka.Topics.Feedback, ID: p, Start: start, Handler: l.feed(p), Logger: s.log,
+	}
+}
+
+func (s *Service) openDoor(token string) error {
+	listen := s.config.HTTP.Listen
+	if listen == "" {
+		return nil
+	}
+	o := web.Options{
+		Listen: listen, Token: token, Logger: s.log, Registerer: s.options.Registry, Gatherer: s.options.Registry,
+		Producer: s.door, Results: s.door, Users: s.door, Feed: s.door,
+		Status:     func(context.Context) web.Status { return s.Status() },
+		Ready:      func(context.Context) []web.Reason { return s.Ready() },
+		Partitions: s.config.Kafka.Partitions, Images: s.decoder != nil,
+	}
+	if t := s.options.World; t != nil {
+		o.World, o.Pictures, o.Explorer = t, t, t
+	}
+	s.server = web.New(o)
+	if err := s.server.Listen(); err != nil {
+		return fmt.Errorf("http.listen: %w", err)
+	}
+	close(s.serving)
+	return nil
+}
+
+// startIntake starts all that reads, learns and generates.
+func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
+	for _, set := range [][]*consumer.Partition{s.loops.items, s.loops.feedback, s.loops.requests, s.loops.train} {
+		for _, l := range set {
+			g.Go(func() error { return s.fetch(ctx, l) })
+		}
+	}
+	g.Go(func() error { return s.watchReady(ctx) })
+	g.Go(func() error { return s.commitOffsets(ctx) })
+	if s.generator != nil {
+		g.Go(func() error { return s.generator.Run(ctx) })
+		g.Go(func() error { return s.follow(ctx) })
+	}
+	if s.trainer != nil {
+		g.Go(func() error { return s.trainer.Run(ctx) })
+		g.Go(func() error { return s.awaitCatalogue(ctx) })
+	}
+}
+
+// fetch runs one loop. A gap in the log stops that partition by name and
+// nothing else; the operator decides.
+func (s *Service) fetch(ctx context.Context, l *consumer.Partition) error {
+	err := l.Run(ctx)
+	var gap *consumer.GapError
+	if errors.As(err, &gap) {
+		s.log.Error("partition stopped", "topic", l.Topic, "partition", l.ID, "err", err)
+		s.mu.Lock()
+		s.stopped[fmt.Sprintf("%s[%d]", l.Topic, l.ID)] = err
+		s.mu.Unlock()
+		<-ctx.Done()
+		return nil
+	}
+	return err
+}
+
+// follow loads announced priors.
+func (s *Service) follow(ctx context.Context) error {
+	topic := s.config.Kafka.Topics.Prior
+	for {
+		_, end, err := s.client.Offsets(ctx, topic, 0)
+		if err == nil {
+			s.follower.end = end
+			break
+		}
+		s.log.Warn("reading the end of the prior topic; trying again", "err", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	l := &consumer.Partition{Client: s.client, Topic: topic, Start: consumer.Earliest, Handler: s.follower, Logger: s.log}
+	return s.fetch(ctx, l)
+}
+
+// announce is the trainer's way to the prior topic.
+func (s *Service) announce(ctx context.Context, v schemas.PriorVersion) error {
+	value, err := v.Encode()
+	if err != nil {
+		return fmt.Errorf("encoding prior version %s: %w", v.Version, err)
+	}
+	_, err = s.client.Produce(ctx, s.config.Kafka.Topics.Prior, 0, []consumer.Message{{Key: []byte(priorKey), Value: value, Time: time.Now()}})
+	return err
+}
+
+// priorKey is the one key of the compacted prior topic.
+const priorKey = "prior"
+
+// awaitCatalogue tells the trainer when the catalogue has been read to the end
+// seen at start.
+func (s *Service) awaitCatalogue(ctx context.Context) error {
+	ends := make([]int64, len(s.loops.items))
+	for p := range ends {
+		_, end, err := s.client.Offsets(ctx, s.config.Kafka.Topics.Items, int32(p))
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("reading the end of the catalogue: %w", err)
+		}
+		ends[p] = end
+	}
+	reached := func() bool {
+		for p, end := range ends {
+			if s.loops.items[p].Position() < end {
+				return false
+			}
+		}
+		return true
+	}
+	if !poll(ctx, 50*time.Millisecond, reached) {
+		return nil
+	}
+	s.trainer.CatalogueReady()
+	return nil
+}
+
+// poll asks until done says yes; false when ctx ends first.
+func poll(ctx context.Context, every time.Duration, done func() bool) bool {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Service) relay(p int32) *consumer.Relay {
+	t := s.config.Kafka.Topics
+	return &consumer.Relay{
+		Client: s.client, Outbox: s.table, Partition: p, Logger: s.log,
+		Topics: map[string]string{table.RoleGenerated: t.Generated, table.RoleVectors: t.Vectors, table.RoleDeadletter: t.DeadLetter},
+		OnAck: func(out []table.Outgoing, at time.Time) {
+			if s.generator != nil {
+				s.generator.published(p, out, at)
+			}
+			s.door.published(out)
+			if s.options.OnPublished != nil {
+				s.options.OnPublished(p, out, at)
+			}
+		},
+	}
+}
+
+// drain waits until the outbox is sent, drainTimeout at most.
+func (s *Service) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if !poll(ctx, 10*time.Millisecond, func() bool { _, messages := s.table.Depths(); return messages == 0 }) {
+		_, messages := s.table.Depths()
+		s.log.Warn("stopping with messages unsent; the outbox keeps them", "messages", messages)
+	}
+}
+
+// commitOffsets tells lag tools how far the fold is.
+func (s *Service) commitOffsets(ctx context.Context) error {
+	tick := time.NewTicker(commitEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		offsets := map[int32]int64{}
+		for p := range int32(s.config.Kafka.Partitions) {
+			offsets[p] = s.progress.get(p)
+		}
+		all := map[string]map[int32]int64{s.config.Kafka.Topics.Feedback: offsets}
+		if err := s.client.Commit(ctx, group, all); err != nil {
+			s.log.Debug("committing offsets for lag tools", "err", err)
+		}
+	}
+}
+
+func (s *Service) close() error {
+	var errs []error
+	if s.decoder != nil {
+		errs = append(errs, s.decoder.Close())
+	}
+	if s.table != nil {
+		errs = append(errs, s.table.Close())
+	}
+	if s.client != nil {
+		s.client.Close()
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,186 @@
+package rebeca
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"gonum.org/v1/gonum/stat"
+
+	"rebeca/consumer"
+	"rebeca/web"
+)
+
+// Status is the state of the service now, as /v1/status gives it.
+func (s *Service) Status() web.Status {
+	st := web.Status{Lag: s.lag(), Users: s.table.UserCount()}
+	st.EventsFolded = s.metrics.eventsN.Load()
+	st.Generated = s.metrics.generatedN.Load()
+	st.EventToImage = s.metrics.latencies.quantiles()
+	if s.follower != nil {
+		v := s.follower.version()
+		st.PriorVersion, st.PriorNumber, st.Step = v.Version, v.Number, v.Step
+	}
+	if s.trainer != nil {
+		t := s.trainer.Status()
+		st.Step = t.Step
+		if t.Step > 0 {
+			st.Loss = &t.LossEMA
+		}
+	}
+	if s.options.World != nil {
+		st.LikedShare, st.BaseRate = s.options.World.Shares()
+	}
+	return st
+}
+
+// lag counts what is behind. fold is unknown until every partition has heard
+// of its end; publish leaves out what waits for a first prior.
+func (s *Service) lag() web.Lag {
+	var l web.Lag
+	fold, known := int64(0), true
+	for p, loop := range s.loops.feedback {
+		end, at := loop.End()
+		if at.IsZero() {
+			known = false
+			break
+		}
+		fold += max(0, end-s.progress.get(int32(p)))
+	}
+	if known {
+		l.Fold = &fold
+	}
+	intents, messages := s.table.Depths()
+	publish := int64(messages)
+	if s.follower != nil && s.follower.version().Version != "" {
+		publish += int64(intents)
+	}
+	l.Publish = &publish
+	if s.trainer != nil && known {
+		train := s.trainLag()
+		l.Train = &train
+	}
+	return l
+}
+
+// trainLag counts events that are not in the weights in use: those behind the
+// announced cursor, or, while the announced version is not loaded yet, at
+// least one.
+func (s *Service) trainLag() int64 {
+	t := s.trainer.Status()
+	var behind int64
+	for p, loop := range s.loops.feedback {
+		end, _ := loop.End()
+		behind += max(0, end-max(0, t.Announced[int32(p)]))
+	}
+	if !t.Born {
+		return behind
+	}
+	if behind == 0 && s.follower != nil && s.follower.version().Version != t.Version {
+		return 1
+	}
+	return behind
+}
+
+// unlearned counts events in the log that the trainer's loops have not brought
+// to it yet.
+func (s *Service) unlearned() int64 {
+	var n int64
+	for _, l := range s.loops.train {
+		end, _ := l.End()
+		n += max(0, end-max(0, l.Position()))
+	}
+	return n
+}
+
+// feedbackEnd is the end of a feedback partition as last heard.
+func (s *Service) feedbackEnd(p int32) int64 {
+	end, _ := s.loops.feedback[p].End()
+	return max(end, s.progress.get(p))
+}
+
+// Ready returns why the service is not ready; empty when it is.
+func (s *Service) Ready() []web.Reason {
+	var out []web.Reason
+	s.mu.Lock()
+	for name, err := range s.stopped {
+		out = append(out, web.Reason{Code: "partition_stopped", Message: fmt.Sprintf("%s: %v", name, err)})
+	}
+	ready := s.ready
+	s.mu.Unlock()
+	slices.SortFunc(out, func(a, b web.Reason) int { return strings.Compare(a.Message, b.Message) })
+	if !ready {
+		out = append(out, web.Reason{Code: "catching_up", Message: "the fold has not reached the end of the log yet"})
+	}
+	for _, l := range s.loops.feedback {
+		if ok, err := l.Connected(); !ok {
+			out = append(out, web.Reason{Code: "broker_unavailable", Message: fmt.Sprintf("%s[%d]: %v", l.Topic, l.ID, err)})
+			break
+		}
+	}
+	return out
+}
+
+// watchReady notes the first catch-up of the fold.
+func (s *Service) watchReady(ctx context.Context) error {
+	caught := func() bool { l := s.lag(); return l.Fold != nil && *l.Fold == 0 && allReached(s.loops.items) }
+	if poll(ctx, 20*time.Millisecond, caught) {
+		s.mu.Lock()
+		s.ready = true
+		s.mu.Unlock()
+		s.log.Info("ready")
+	}
+	return nil
+}
+
+func allReached(ls []*consumer.Partition) bool {
+	for _, l := range ls {
+		end, at := l.End()
+		if at.IsZero() || l.Position() < end {
+			return false
+		}
+	}
+	return true
+}
+
+// latencyWindow is how many of the newest latencies the status speaks of.
+const latencyWindow = 2048
+
+// latencies are the newest times from an event to its image.
+type latencies struct {
+	mu   sync.Mutex
+	ring []float64 // guarded by mu; milliseconds
+	at   int       // guarded by mu; the oldest once the ring is full
+}
+
+func (l *latencies) add(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ms := float64(d) / float64(time.Millisecond)
+	if len(l.ring) < latencyWindow {
+		l.ring = append(l.ring, ms)
+		return
+	}
+	l.ring[l.at] = ms
+	l.at = (l.at + 1) % latencyWindow
+}
+
+// quantiles returns nil while there is nothing to speak of.
+func (l *latencies) quantiles() *web.Quantiles {
+	l.mu.Lock()
+	sorted := slices.Clone(l.ring)
+	l.mu.Unlock()
+	return quantiles(sorted)
+}
+
+// quantiles sorts ms in place; nil when it is empty.
+func quantiles(ms []float64) *web.Quantiles {
+	if len(ms) == 0 {
+		return nil
+	}
+	slices.Sort(ms)
+	return &web.Quantiles{P50: stat.Quantile(.5, stat.Empirical, ms, nil), P99: stat.Quantile(.99, stat.Empirical, ms, nil)}
+}

@@ -1,0 +1,236 @@
+package rebeca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"rebeca/consumer"
+	"rebeca/schemas"
+	"rebeca/table"
+)
+
+// worker folds what the fetch loops bring into the table: feedback to facts
+// and intents, requests to intents, items to the catalogue. Its handlers run
+// on the partition's goroutine, one at a time per partition.
+type worker struct {
+	topics     TopicConfig
+	generate   GenerateConfig
+	dim        int
+	partitions int
+	samples    bool // false in a process that only trains: it makes no intents
+	decodes    bool // a decoder is there: requests may ask for images
+
+	table     *table.Table
+	progress  *progress
+	generator *generator // nil when samples is false
+	door      *door
+	metrics   *metrics
+	log       *slog.Logger
+}
+
+// judge turns a record of the feedback topic into what the table folds: a
+// feedback, a forget mark, or a dead letter with the reason. The trainer reads
+// the same log through the same judge.
+func judge(r consumer.Record, partitions int) table.Record {
+	out := table.Record{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Fingerprint: r.Fingerprint()}
+	out.Dead = misplaced(r, partitions)
+	switch {
+	case out.Dead != nil:
+	case r.Value == nil:
+		out.Forget = true
+	default:
+		f, err := schemas.DecodeFeedback(r.Key, r.Value, r.Time)
+		if err != nil {
+			out.Dead = rejection(err)
+		} else {
+			out.Feedback = &f
+		}
+	}
+	return out
+}
+
+// rejection returns the reason within a decoder's error; decoders give no other.
+func rejection(err error) *schemas.Rejection {
+	var r *schemas.Rejection
+	if !errors.As(err, &r) {
+		panic("rebeca: a decoder's error without a reason: " + err.Error())
+	}
+	return r
+}
+
+// misplaced rejects a key that would split a user: an empty one, or one in a
+// partition that murmur2 does not give it.
+func misplaced(r consumer.Record, partitions int) *schemas.Rejection {
+	if len(r.Key) == 0 {
+		return &schemas.Rejection{Reason: schemas.ReasonEmptyKey, Message: "the record has no key: set it to the user_id"}
+	}
+	if want := schemas.Partition(r.Key, partitions); want != r.Partition {
+		return &schemas.Rejection{
+			Reason:  schemas.ReasonWrongPartition,
+			Message: fmt.Sprintf("the key belongs in partition %d of %d: produce with the murmur2 partitioner", want, partitions),
+		}
+	}
+	return nil
+}
+
+// foldFeedback is the handler of a feedback partition.
+func (w *worker) foldFeedback(partition int32) handler {
+	return func(_ context.Context, records []consumer.Record, next int64) error {
+		b := table.Batch{
+			Topic: w.topics.Feedback, Partition: partition, Next: next,
+			FreshAfter: time.Now().Add(-w.generate.MaxAge), Records: make([]table.Record, len(records)),
+		}
+		if w.samples {
+			b.IntentCount = w.generate.Count
+		}
+		for i, r := range records {
+			b.Records[i] = judge(r, w.partitions)
+		}
+		folded, err := w.table.Fold(b)
+		if err != nil {
+			return fmt.Errorf("folding %s[%d] up to %d: %w", w.topics.Feedback, partition, next, err)
+		}
+		w.metrics.folded(folded, records, time.Now())
+		w.progress.set(partition, folded.Next)
+		w.door.folded(b.Records)
+		if w.generator != nil {
+			w.generator.offer(folded.Intents)
+		}
+		return nil
+	}
+}
+
+// acceptRequests is the handler of a requests partition.
+func (w *worker) acceptRequests(partition int32) handler {
+	return func(_ context.Context, records []consumer.Record, next int64) error {
+		asked := make([]table.Asked, len(records))
+		for i, r := range records {
+			asked[i] = w.judgeRequest(r)
+			w.metrics.dead(asked[i].Dead)
+		}
+		intents, err := w.table.Accept(w.topics.Requests, partition, asked, next)
+		if err != nil {
+			return fmt.Errorf("accepting %s[%d] up to %d: %w", w.topics.Requests, partition, next, err)
+		}
+		w.generator.offer(intents)
+		return nil
+	}
+}
+
+func (w *worker) judgeRequest(r consumer.Record) table.Asked {
+	a := table.Asked{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value}
+	if a.Dead = misplaced(r, w.partitions); a.Dead != nil {
+		return a
+	}
+	req, err := schemas.DecodeRequest(r.Key, r.Value)
+	if err != nil {
+		a.Dead = rejection(err)
+		return a
+	}
+	if a.Dead = checkRequest(req, r.Partition, w.decodes); a.Dead == nil {
+		a.Request = &req
+	}
+	return a
+}
+
+// checkRequest rejects what this service cannot do for a well-formed request
+// of a user in the given partition.
+func checkRequest(req schemas.Request, partition int32, decodes bool) *schemas.Rejection {
+	if req.Images != nil && *req.Images && !decodes {
+		return &schemas.Rejection{Reason: schemas.ReasonNoDecoder, Message: "images are asked for and no decoder is configured"}
+	}
+	if req.After != nil && req.After.Partition != partition {
+		return &schemas.Rejection{
+			Reason:  schemas.ReasonBadAfter,
+			Message: fmt.Sprintf("after.partition is %d, the user's own is %d", req.After.Partition, partition),
+		}
+	}
+	return nil
+}
+
+// listItems is the handler of a partition of the catalogue.
+func (w *worker) listItems(partition int32) handler {
+	return func(_ context.Context, records []consumer.Record, next int64) error {
+		items := make([]table.Listed, len(records))
+		for i, r := range records {
+			items[i] = w.judgeItem(r)
+			w.metrics.dead(items[i].Dead)
+		}
+		if err := w.table.List(w.topics.Items, partition, items, next); err != nil {
+			return fmt.Errorf("listing %s[%d] up to %d: %w", w.topics.Items, partition, next, err)
+		}
+		return nil
+	}
+}
+
+func (w *worker) judgeItem(r consumer.Record) table.Listed {
+	l := table.Listed{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value}
+	if len(r.Key) == 0 {
+		l.Dead = &schemas.Rejection{Reason: schemas.ReasonEmptyKey, Message: "the record has no key: set it to the item_id"}
+		return l
+	}
+	if len(r.Value) == 0 {
+		l.Delete = true
+		return l
+	}
+	item, err := schemas.DecodeItem(r.Key, r.Value, w.dim)
+	if err != nil {
+		l.Dead = rejection(err)
+		return l
+	}
+	l.Item = &item
+	return l
+}
+
+// handler adapts a function to [consumer.Handler].
+type handler func(ctx context.Context, records []consumer.Record, next int64) error
+
+func (h handler) Handle(ctx context.Context, records []consumer.Record, next int64) error {
+	return h(ctx, records, next)
+}
+
+// progress is how far each feedback partition is folded; readers wait on it.
+type progress struct {
+	mu      sync.Mutex
+	next    []int64       // guarded by mu
+	changed chan struct{} // guarded by mu; closed and replaced at each change
+}
+
+func newProgress(partitions int) *progress {
+	return &progress{next: make([]int64, partitions), changed: make(chan struct{})}
+}
+
+func (p *progress) set(partition int32, next int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next[partition] = next
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *progress) get(partition int32) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next[partition]
+}
+
+// wait blocks until everything below next of the partition is folded.
+func (p *progress) wait(ctx context.Context, partition int32, next int64) error {
+	for {
+		p.mu.Lock()
+		at, changed := p.next[partition], p.changed
+		p.mu.Unlock()
+		if at >= next {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
