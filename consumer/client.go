@@ -153,7 +153,17 @@ func (c *Client) refresh(force bool) {
 func (c *Client) roundTrip(ctx context.Context, wait time.Duration, req kafka.Request) (kafka.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+requestTimeout)
 	defer cancel()
-	return c.transport.RoundTrip(ctx, c.kafka.Addr, req)
+	resp, err := c.transport.RoundTrip(ctx, c.kafka.Addr, req)
+	if err != nil {
+		return nil, c.cause(ctx, err)
+	}
+	return resp, nil
+}
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 // Ping asks a broker for the cluster's layout and returns one clear line when none answers within 5 s (or ctx's

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strings"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 )
 
 // GapError says that the log does not hold the offset to continue from: records were lost to retention (Stored below
@@ -55,6 +58,14 @@ func tooLarge(err error) bool {
 // explain puts what the library leaves unsaid into words: brokers answer a wrong password or a missing handshake by
 // closing the connection.
 func (c *Client) explain(err error) error {
+	for strings.HasPrefix(err.Error(), "kafka.(*Client)") || strings.HasPrefix(err.Error(), "fetch request error") {
+		inner := errors.Unwrap(err) // the library's call, which says nothing to a user
+		if inner == nil {
+			break
+		}
+		err = inner
+	}
+	var network net.Error
 	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	switch {
 	case errors.Is(err, kafka.SASLAuthenticationFailed), closed && c.options.SASL.Mechanism != "":
@@ -62,8 +73,22 @@ func (c *Client) explain(err error) error {
 			c.options.SASL.Username, c.options.SASL.Mechanism, err)
 	case closed:
 		return fmt.Errorf("the broker closed the connection: is it of this port's protocol, TLS or SASL? (%w)", err)
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
 		return fmt.Errorf("no answer in time (%w)", err)
+	}
+	return err
+}
+
+// cause finds why the Transport knows nothing about a topic: as long as no broker has ever answered, it calls every
+// topic unknown.
+func (c *Client) cause(ctx context.Context, err error) error {
+	if c.isClosed() {
+		return errClosed
+	}
+	if errors.Is(err, protocol.ErrNoTopic) {
+		if _, unheard := c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{}}); unheard != nil {
+			return unheard
+		}
 	}
 	return err
 }

@@ -93,6 +93,8 @@ func (c *Client) produceOnce(ctx context.Context, topic string, partition int32,
 	})
 	if err == nil {
 		err = resp.Error
+	} else {
+		err = c.cause(ctx, err)
 	}
 	if err != nil {
 		if Retriable(err) {
