@@ -53,6 +53,11 @@ func (s *Server) routes() []route {
 	if s.o.Explorer != nil {
 		rs = append(rs, route{method: "GET", pattern: "/v1/demo/pictures", handler: s.getDemoPictures})
 	}
+	if s.o.Operator != nil {
+		rs = append(rs,
+			route{method: "GET", pattern: "/v1/inspect/{what}", handler: s.getInspect, stream: true},
+			route{method: "POST", pattern: "/v1/snapshots", handler: s.postSnapshot, stream: true})
+	}
 	return rs
 }
 

@@ -58,6 +58,7 @@ function route() {
   page = user === null ? null : new UserPage(userRoot, user);
   gallery.hidden = user !== null;
   userRoot.hidden = user === null;
+  document.body.dataset.page = user === null ? "gallery" : "user";
   document.title = user === null ? "Rebeca" : `${user} · Rebeca`;
   window.scrollTo(0, 0);
   connect(user);

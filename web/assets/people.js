@@ -15,18 +15,20 @@ export function verdict(likes) {
 /** People is the grid of cards. */
 export class People {
   constructor(root) {
+    this.note = el("p", {}, "Twelve at a time.");
     this.grid = el("ul", { class: "cards" });
     this.empty = el("p", { class: "empty" }, "Nobody has been here yet: people appear with their first feedback.");
     this.places = [];
     root.append(
       el("div", { class: "section-head" }, el("h2", { id: "people-title" }, "People"),
-        el("p", {}, "Twelve at a time. Ticks and crosses are the truth about them, which the model never sees.")),
+        this.note),
       this.empty, this.grid);
   }
 
   cards(cards) {
     for (const card of cards) this.put(card);
     this.empty.hidden = this.places.length > 0;
+    if (cards.some((c) => c.caption)) this.note.textContent = "Twelve at a time. Ticks and crosses are the truth about them, which the model never sees.";
   }
 
   put(card) {
@@ -65,7 +67,7 @@ class Card {
     const href = `#/u/${encodeURIComponent(card.user_id)}`;
     this.node = el("li", { class: "card", "data-user-id": card.user_id },
       el("a", { class: "card-head", href, "aria-label": `${card.user_id}, ${card.caption || "no caption"}: open the timeline` },
-        el("strong", {}, card.caption || card.user_id), card.caption ? el("span", {}, card.user_id) : null),
+        card.caption ? el("span", {}, "truly likes", el("b", {}, card.user_id)) : null, el("strong", {}, card.caption || card.user_id)),
       this.liked.node, this.got.node);
     this.update(card);
   }

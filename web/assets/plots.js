@@ -3,23 +3,24 @@
 import { el, svg, milliseconds, percent } from "/assets/dom.js";
 
 const limit = 1200; // points kept; then every other one goes, as the service does
-const box = { top: 12, right: 46, bottom: 20, left: 6, height: 150 };
+const box = { top: 18, right: 46, bottom: 20, left: 6, height: 150 };
 
 const kinds = [
   {
     name: "liked",
-    title: "Liked share of what is generated",
-    note: "judged by the world's truth, against pictures drawn at random",
+    title: "Liked share of the images",
+    note: "judged by the truth; dotted: drawn at random",
     series: [{ key: "base_rate", label: "base", quiet: true }, { key: "liked_share", label: "liked" }],
     range: () => [0, 1],
     ticks: () => [0, 0.5, 1],
     write: percent,
     now: "liked_share",
+    optional: true,
   },
   {
     name: "latency",
-    title: "Feedback to image",
-    note: "from an event to the first picture that knows of it",
+    title: "From feedback to image",
+    note: "median; p99 dotted",
     series: [{ key: "p99", label: "p99", quiet: true }, { key: "p50", label: "p50" }],
     range: (points) => [0, roundUp(largest(points, ["p50", "p99"], 100))],
     ticks: ([, high]) => [0, high / 2, high],
@@ -84,6 +85,8 @@ class Panel {
   }
 
   draw(points) {
+    // Only a controlled world knows what is truly liked: elsewhere its plot would stay empty for ever.
+    this.node.hidden = this.kind.optional === true && !points.some((p) => this.kind.series.some((s) => p[s.key] !== null));
     const width = this.canvas.clientWidth;
     if (width === 0) return; // not shown
     const { kind } = this;
@@ -143,8 +146,8 @@ function versions(points, scale) {
     const x = scale.x(points[i].at);
     const mark = svg("g", { class: "version" }, svg("line", { x1: x, x2: x, y1: box.top, y2: box.height - box.bottom }));
     if (x > free) {
-      mark.append(svg("text", { x: x + 3, y: box.top + 7 }, `v${points[i].version}`));
-      free = x + 34;
+      mark.append(svg("text", { x, y: box.top - 6, "text-anchor": "middle" }, `v${points[i].version}`));
+      free = x + 30;
     }
     marks.push(mark);
   }

@@ -40,7 +40,9 @@ export class UserPage {
     root.replaceChildren(
       el("p", {}, el("a", { class: "quiet-link", href: "#/" }, "← everybody")),
       el("div", { class: "section-head" }, el("h2", {}, user), this.caption, this.counts),
-      el("div", { class: "two" }, this.timeline, this.facts));
+      el("div", { class: "two" },
+        el("div", {}, el("p", { class: "step heads", "aria-hidden": "true" }, el("span", {}, "when"), el("span", {}, "did"), el("span", {}, "got")), this.timeline),
+        this.facts));
     this.load();
   }
 
@@ -92,35 +94,35 @@ export class UserPage {
         ` · partition ${u.partition}` + (u.prior_version ? ` · embedding by prior ${u.prior_version}, length ${u.vector_norm?.toFixed(2) ?? "–"}` : "");
     } else if (this.images.size > 0) this.counts.textContent = "No feedback yet; pictures were asked for.";
     const focused = document.activeElement?.closest?.("[data-picture-id]")?.dataset.pictureId;
-    this.timeline.replaceChildren(...this.groups().map((g) => this.group(g)));
+    this.timeline.replaceChildren(...this.steps().map((s) => this.step(s)));
     if (focused) this.timeline.querySelector(`[data-picture-id="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   }
 
-  // groups are runs of events and runs of images in the order of the user's partition: an image
-  // stands after the last event it knows of.
-  groups() {
+  // steps pair what was done with what was made of it, newest first, in the order of the user's
+  // partition: an image stands beside the last events it knows of.
+  steps() {
     const all = [
-      ...Array.from(this.events.values(), (e) => ({ kind: "events", offset: e.offset, later: 0, at: e.occurred_at, e })),
-      ...Array.from(this.images.values(), (g) => ({ kind: "images", offset: g.record.as_of.offset, later: 1, at: g.record.created_at, g })),
+      ...Array.from(this.events.values(), (e) => ({ offset: e.offset, at: e.occurred_at, e })),
+      ...Array.from(this.images.values(), (g) => ({ offset: g.record.as_of.offset, at: g.record.created_at, g })),
     ];
-    all.sort((a, b) => b.offset - a.offset || b.later - a.later || Date.parse(b.at) - Date.parse(a.at));
-    const groups = [];
+    all.sort((a, b) => b.offset - a.offset || (b.g ? 1 : 0) - (a.g ? 1 : 0) || Date.parse(b.at) - Date.parse(a.at));
+    const steps = [];
     for (const one of all) {
-      if (groups.at(-1)?.kind !== one.kind) groups.push({ kind: one.kind, members: [] });
-      groups.at(-1).members.push(one);
+      const last = steps.at(-1);
+      if (one.g && (!last || last.events.length > 0)) steps.push({ events: [], images: [one.g], at: one.at });
+      else if (one.g) last.images.push(one.g);
+      else if (last) last.events.push(one.e);
+      else steps.push({ events: [one.e], images: [], at: one.at });
     }
-    return groups;
+    return steps;
   }
 
-  group({ kind, members }) {
-    const from = members.at(-1);
-    const to = members[0];
-    const label = kind === "events"
-      ? [el("strong", {}, "did"), ` ${from.offset === to.offset ? `offset ${count(to.offset)}` : `offsets ${count(from.offset)}–${count(to.offset)}`}`]
-      : [el("strong", {}, "got"), ` knowing ${count(to.g.record.events_folded)} events`];
-    return el("li", { class: `group ${kind}` },
-      el("p", { class: "when" }, el("span", {}, ...label), el("time", { datetime: to.at }, clock(to.at))),
-      el("ul", {}, ...members.map((m) => el("li", {}, kind === "events" ? this.event(m.e) : this.image(m.g)))));
+  step({ events, images, at }) {
+    const knows = images.length > 0 ? `, knowing ${count(images[0].record.events_folded)} events` : "";
+    return el("li", { class: "step" },
+      el("time", { datetime: at }, clock(at)),
+      el("ul", { class: "events", "aria-label": "did" }, ...events.map((e) => el("li", {}, this.event(e)))),
+      el("ul", { class: "images", "aria-label": `got${knows}` }, ...images.map((g) => el("li", {}, this.image(g)))));
   }
 
   event(e) {

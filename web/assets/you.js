@@ -46,13 +46,14 @@ export class You {
     root.append(
       el("div", { class: "section-head" }, el("h2", { id: "you-title" }, "You"),
         el("p", {}, "Like what you want more of, dislike the rest. The row learns from every click.")),
-      this.row,
-      el("div", { class: "under" }, this.says,
-        el("p", { class: "hint" }, kbd("←"), kbd("→"), " move ", kbd("L"), " like ", kbd("D"), " dislike ", kbd("M"), " more"), this.more),
-      el("div", { class: "strips" },
-        el("div", {}, el("h3", {}, "It would show you now"), this.preview),
-        el("div", {}, el("h3", {}, "You liked"), this.strip)),
-      el("p", { class: "own" }, this.page, el("button", { class: "quiet-link", onclick: () => this.forgetMe() }, "start over as somebody new")));
+      el("div", { class: "you-body" },
+        el("div", {}, this.row,
+          el("div", { class: "under" }, this.says,
+            el("p", { class: "hint" }, kbd("←"), kbd("→"), " move ", kbd("L"), " like ", kbd("D"), " dislike ", kbd("M"), " more"), this.more)),
+        el("div", { class: "strips" },
+          el("div", {}, el("h3", {}, "It would show you now"), this.preview),
+          el("div", {}, el("h3", {}, "You liked"), this.strip),
+          el("p", { class: "own" }, this.page, el("button", { class: "quiet-link", onclick: () => this.forgetMe() }, "start over")))));
     for (let i = 0; i < size; i++) this.tiles.push(this.tile(i));
     this.row.append(...this.tiles.map((t) => t.node));
     this.row.addEventListener("keydown", (e) => this.key(e));
@@ -243,7 +244,8 @@ export class You {
       tile.id = p?.id ?? null;
       tile.node.dataset.pictureId = tile.id ?? "";
       tile.node.dataset.source = p?.record ? "generated" : "catalogue";
-      tile.image.src = p?.image ?? "";
+      if (p) tile.image.src = p.image;
+      else tile.image.removeAttribute("src");
       this.mark(tile, "none");
     });
     this.ahead = null;
@@ -253,7 +255,7 @@ export class You {
     this.more.disabled = false;
     if (this.row.contains(document.activeElement)) this.tiles[0].node.focus();
     const record = pictures[0]?.record;
-    if (!record) this.say("Eight pictures from the catalogue, to begin with. Nothing is known of you yet.");
+    if (!record) this.say("Eight from the catalogue to begin with: nothing is known of you yet.");
     else this.say(`Made for you after ${record.events_folded} ${record.events_folded === 1 ? "click" : "clicks"}, by prior ${short(record.prior_version)}.`);
   }
 
@@ -290,7 +292,7 @@ export class You {
       // storage is full: the strip lives as long as the page
     }
     const places = this.liked.map((p) => el("li", {}, el("img", { src: p.image, alt: "", width: 64, height: 64 })));
-    this.strip.replaceChildren(...(places.length ? places : [el("li", {})]));
+    this.strip.replaceChildren(...(places.length ? places : [el("li")]));
   }
 
   forgetMe() {

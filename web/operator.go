@@ -1,0 +1,48 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Operator is what the verbs of operators ask of a service that holds the state they would open.
+type Operator interface {
+	// Inspect writes a part of the state as JSON lines; what is one of Inspectable.
+	Inspect(what string, w io.Writer) error
+	// Snapshot writes a consistent cut of the state to the service's own directory of snapshots and
+	// returns its manifest. It goes on until it is done or ctx ends.
+	Snapshot(ctx context.Context) (manifest any, err error)
+}
+
+// Inspectable are the parts of a state that can be looked at.
+var Inspectable = []string{"users", "offsets", "outbox"}
+
+func (s *Server) getInspect(w http.ResponseWriter, r *http.Request) {
+	what := r.PathValue("what")
+	if !slices.Contains(Inspectable, what) {
+		writeError(w, &Error{CodeNotFound, fmt.Sprintf("%q is not one of %s", what, strings.Join(Inspectable, ", "))})
+		return
+	}
+	w.Header().Set("Content-Type", "application/jsonl")
+	if err := s.o.Operator.Inspect(what, w); err != nil {
+		// The answer has begun: cutting the connection is the one way to say that it is not whole.
+		s.o.Logger.Error("inspecting the state", "what", what, "err", err)
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (s *Server) postSnapshot(w http.ResponseWriter, r *http.Request) {
+	m, err := s.o.Operator.Snapshot(r.Context())
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			writeError(w, asError(err, CodeInternal))
+		}
+		return
+	}
+	writeJSON(w, http.StatusOK, m)
+}
