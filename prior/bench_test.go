@@ -23,3 +23,69 @@ func BenchmarkStep(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkEncode(b *testing.B) {
+	for _, count := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("dim=16/hidden=96/contexts=%dx52", count), func(b *testing.B) {
+			cfg := DefaultConfig(16)
+			m := modelOf(b, noisyState(b, cfg, 1))
+			var contexts []Context
+			for range count {
+				contexts = append(contexts, randomContext(newRand(1), cfg.Dim, cfg.MaxTokens))
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Encode(contexts); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkDenoise(b *testing.B) {
+	for _, count := range []int{1, 16, 128} {
+		b.Run(fmt.Sprintf("dim=16/hidden=96/rows=%d", count), func(b *testing.B) {
+			cfg := DefaultConfig(16)
+			m := modelOf(b, noisyState(b, cfg, 1))
+			conditions, err := m.Encode([]Context{randomContext(newRand(1), cfg.Dim, cfg.MaxTokens)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			x := randomItem(newRand(2), count*cfg.Dim)
+			z := make([]float32, len(x))
+			rows := make([]Row, count)
+			for i := range rows {
+				rows[i] = Row{T: 500, Label: StrongPositive, Cond: conditions[0]}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := m.Denoise(z, x, rows); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkNewModel(b *testing.B) {
+	s := noisyState(b, DefaultConfig(16), 1)
+	for b.Loop() {
+		m, err := NewModel(s, ort.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		m.Close()
+	}
+}
+
+func BenchmarkNewLearner(b *testing.B) {
+	s := noisyState(b, DefaultConfig(16), 1)
+	for b.Loop() {
+		l, err := NewLearner(s, ort.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		l.Close()
+	}
+}

@@ -229,6 +229,9 @@ func decodeMetadata(raw json.RawMessage) (*State, error) {
 	if err := json.Unmarshal([]byte(m.Meta), &s.Meta); err != nil {
 		return nil, fmt.Errorf("decoding meta: %w", err)
 	}
+	if s.Meta == nil {
+		s.Meta = map[string]string{}
+	}
 	return s, nil
 }
 
@@ -245,7 +248,7 @@ func (t section) decode(raw json.RawMessage, body []byte) error {
 		return fmt.Errorf("%s of shape %v, this configuration has F32 of shape %v", info.Type, info.Shape, t.shape)
 	}
 	start, end := info.Offsets[0], info.Offsets[1]
-	if start < 0 || end > int64(len(body)) || end-start != 4*int64(len(t.data)) {
+	if start < 0 || start > end || end > int64(len(body)) || end-start != 4*int64(len(t.data)) {
 		return fmt.Errorf("offsets %v do not hold %d values in %d bytes", info.Offsets, len(t.data), len(body))
 	}
 	for i := range t.data {
