@@ -99,6 +99,10 @@ func (im *Import) Run(ctx context.Context, path string) (res ImportResult, err e
 	if _, err := f.Seek(pos.Bytes, io.SeekStart); err != nil {
 		return res, fmt.Errorf("resuming %s at byte %d: %w", path, pos.Bytes, err)
 	}
+	if im.Progress == nil {
+		im.Progress = func(done, total int64) {}
+	}
+	im.Progress(pos.Bytes, pos.Size)
 	r := bufio.NewReaderSize(f, 1<<20)
 	for pos.Bytes < info.Size() {
 		if err := im.batch(ctx, r, path, &pos, &res); err != nil {
@@ -107,9 +111,7 @@ func (im *Import) Run(ctx context.Context, path string) (res ImportResult, err e
 		if err := writePosition(remember, pos); err != nil {
 			return res, fmt.Errorf("remembering the position of the import: %w", err)
 		}
-		if im.Progress != nil {
-			im.Progress(pos.Bytes, pos.Size)
-		}
+		im.Progress(pos.Bytes, pos.Size)
 	}
 	return res, nil
 }

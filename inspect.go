@@ -10,10 +10,8 @@ import (
 	"strings"
 
 	"rebeca/table"
+	"rebeca/web"
 )
-
-// Inspectable are the parts of a state that [Inspect] shows.
-var Inspectable = []string{"users", "offsets", "outbox"}
 
 // InspectedUser is a row of the table, one JSON line each.
 type InspectedUser struct {
@@ -66,7 +64,7 @@ func Inspect(t *table.Table, topics TopicConfig, what string, w io.Writer) error
 	case "outbox":
 		err = inspectOutbox(t, enc)
 	default:
-		return fmt.Errorf("%q is not one of %s", what, strings.Join(Inspectable, ", "))
+		return fmt.Errorf("%q is not one of %s", what, strings.Join(web.Inspectable, ", "))
 	}
 	if err != nil {
 		return fmt.Errorf("inspecting %s: %w", what, err)

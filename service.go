@@ -124,11 +124,13 @@ func (c Config) NewClient() (*consumer.Client, error) {
 // WantedTopics are the topics of the configuration as they must be.
 func (c Config) WantedTopics() []consumer.Topic {
 	n, t := c.Kafka.Partitions, c.Kafka.Topics
-	large := map[string]string{"max.message.bytes": "9437184"} // a dead letter holds a whole record and why
+	// A source lets through what is far too large, so that it comes back with a
+	// reason; a dead letter holds such a record and says why.
+	source, large := map[string]string{"max.message.bytes": "8388608"}, map[string]string{"max.message.bytes": "9437184"}
 	return []consumer.Topic{
-		{Name: t.Items, Partitions: n, Compacted: true},
-		{Name: t.Feedback, Partitions: n},
-		{Name: t.Requests, Partitions: n},
+		{Name: t.Items, Partitions: n, Compacted: true, Config: source},
+		{Name: t.Feedback, Partitions: n, Config: source},
+		{Name: t.Requests, Partitions: n, Config: source},
 		{Name: t.Generated, Partitions: n, Config: large},
 		{Name: t.Vectors, Partitions: n, Compacted: true},
 		{Name: t.Prior, Partitions: 1, Compacted: true},
@@ -166,7 +168,7 @@ func (c Config) OpenDecoder() (*sampler.Decoder, error) {
 	}
 	d, err := sampler.OpenDecoder(files, manifest, ort.Options{Threads: c.ONNXRuntime.Threads})
 	if err != nil {
-		return nil, fmt.Errorf("decoder.manifest: %w", err)
+		return nil, fmt.Errorf("decoder.manifest: %s: %w", c.Decoder.Manifest, err)
 	}
 	if d.Dim() != c.Prior.Dim {
 		return nil, errors.Join(fmt.Errorf("decoder.manifest: the decoder reads %d dimensions, prior.dim is %d", d.Dim(), c.Prior.Dim), d.Close())
@@ -397,6 +399,7 @@ func (s *Service) openDoor(token string) error {
 		Producer: s.door, Results: s.door, Users: s.door, Feed: s.door,
 		Status:     func(context.Context) web.Status { return s.Status() },
 		Ready:      func(context.Context) []web.Reason { return s.Ready() },
+		Operator:   s,
 		Partitions: s.config.Kafka.Partitions, Images: s.decoder != nil,
 	}
 	if t := s.options.World; t != nil {

@@ -67,22 +67,25 @@ func (s *Service) lag() web.Lag {
 }
 
 // trainLag counts events that are not in the weights in use: those behind the
-// announced cursor, or, while the announced version is not loaded yet, at
-// least one.
+// announced cursor, those whose steps are still owed, or, while the newest
+// weights are not announced and loaded yet, at least one.
 func (s *Service) trainLag() int64 {
 	t := s.trainer.Status()
-	var behind int64
+	behind := int64(t.Backlog)
+	if t.Step == 0 {
+		behind = 0 // counted below, from the beginning of the log
+	}
 	for p, loop := range s.loops.feedback {
 		end, _ := loop.End()
 		behind += max(0, end-max(0, t.Announced[int32(p)]))
 	}
-	if !t.Born {
+	if behind > 0 || s.follower == nil || t.Step == 0 {
 		return behind
 	}
-	if behind == 0 && s.follower != nil && s.follower.version().Version != t.Version {
+	if v := s.follower.version(); v.Version != t.Version || v.Step != t.Step {
 		return 1
 	}
-	return behind
+	return 0
 }
 
 // unlearned counts events in the log that the trainer's loops have not brought

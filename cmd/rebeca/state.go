@@ -17,6 +17,7 @@ import (
 	"rebeca/sampler"
 	"rebeca/snapshot"
 	"rebeca/table"
+	"rebeca/web"
 )
 
 // openTable opens a stopped service's table.
@@ -30,15 +31,15 @@ func openTable(cmd *cobra.Command, c rebeca.Config) (*table.Table, error) {
 
 func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "inspect " + strings.Join(rebeca.Inspectable, "|"),
+		Use:   "inspect " + strings.Join(web.Inspectable, "|"),
 		Short: "Show a part of the state as JSON lines, of a stopped service or through a running one",
-		Args:  exactly(1, "one of "+strings.Join(rebeca.Inspectable, ", ")),
+		Args:  exactly(1, "one of "+strings.Join(web.Inspectable, ", ")),
 	}
 	path := configFlag(cmd)
 	cmd.Flags().Bool("json", true, "JSON lines, the only form there is")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if !slices.Contains(rebeca.Inspectable, args[0]) {
-			return usageError{fmt.Errorf("%q is not one of %s", args[0], strings.Join(rebeca.Inspectable, ", "))}
+		if !slices.Contains(web.Inspectable, args[0]) {
+			return usageError{fmt.Errorf("%q is not one of %s", args[0], strings.Join(web.Inspectable, ", "))}
 		}
 		c, err := loadConfig(*path)
 		if err != nil {
