@@ -11,7 +11,7 @@ import (
 	"rebeca/schemas"
 )
 
-// Picture is a catalogue item as the page shows it.
+// picture is a catalogue item as the page shows it.
 type picture struct {
 	ID    string `json:"id"`
 	Image string `json:"image"` // data URI
@@ -140,7 +140,10 @@ func (o *Options) caption(userID string) string {
 	if o.World == nil {
 		return ""
 	}
-	person, _ := o.World.Person(userID)
+	person, ok := o.World.Person(userID)
+	if !ok {
+		return ""
+	}
 	return person.Caption
 }
 

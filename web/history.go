@@ -53,6 +53,7 @@ func (h *history) add(now time.Time, s Status) {
 		h.ring[i] = h.ring[2*i]
 	}
 	h.ring = h.ring[:historySize/2]
+	h.beats = h.every // the point just taken fell out: the next one is half a new step away
 	h.every *= 2
 }
 
