@@ -45,13 +45,11 @@ type Folded struct {
 }
 
 func (b *Batch) check() error {
-	last := int64(-1)
 	for i := range b.Records {
 		r := &b.Records[i]
-		if r.Offset <= last || r.Offset > max48 {
-			return fmt.Errorf("offset %d follows %d", r.Offset, last)
+		if r.Offset > max48 {
+			return fmt.Errorf("offset %d exceeds %d", r.Offset, int64(max48))
 		}
-		last = r.Offset
 		if r.Dead != nil || r.Forget {
 			continue
 		}
@@ -60,10 +58,7 @@ func (b *Batch) check() error {
 			panic(fmt.Sprintf("table: record at offset %d was not judged", r.Offset))
 		}
 	}
-	if b.Next <= last {
-		return fmt.Errorf("next offset %d is not above %d", b.Next, last)
-	}
-	return nil
+	return checkOffsets(b.Records, b.Next, func(r *Record) int64 { return r.Offset })
 }
 
 // Fold applies a batch: rows, the next offset, the fingerprint of the last record, intents and dead letters move in one transaction. The
@@ -109,23 +104,20 @@ func firstOffset(b *Batch) int64 {
 
 // fits returns how many of the records go in one transaction: all, save in rare cases. A forget goes alone: it deletes what a user has.
 func (t *Table) fits(records []Record) int {
-	spent := int64(0)
-	row := int64(rowSize(t.options.Rules))
-	for i := range records {
-		r := &records[i]
-		switch {
-		case r.Dead != nil:
-			spent += buryCost(r.Key, r.Value, r.Dead)
-		case r.Forget:
-			return max(i, 1)
-		default:
-			spent += row + 4*int64(len(r.Key)) + int64(len(r.Feedback.ItemID)) + 512
-		}
-		if spent > t.budget && i > 0 {
-			return i
-		}
+	forget := slices.IndexFunc(records, func(r Record) bool { return r.Forget && r.Dead == nil })
+	if forget == 0 {
+		return 1
 	}
-	return len(records)
+	if forget > 0 {
+		records = records[:forget]
+	}
+	full := int64(rowSize(t.options.Rules))
+	return fit(records, t.budget, func(r *Record) int64 {
+		if r.Dead != nil {
+			return buryCost(r.Key, r.Value, r.Dead)
+		}
+		return full + 4*int64(len(r.Key)) + int64(len(r.Feedback.ItemID)) + 512
+	})
 }
 
 // folding is one transaction of Fold.

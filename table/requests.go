@@ -55,32 +55,6 @@ func (t *Table) Accept(topic string, partition int32, asked []Asked, next int64)
 	}
 }
 
-// fit returns how many of the records, at least one of them, cost no more than the budget together.
-func fit[R any](records []R, budget int64, cost func(*R) int64) int {
-	spent := int64(0)
-	for i := range records {
-		if spent += cost(&records[i]); spent > budget && i > 0 {
-			return i
-		}
-	}
-	return len(records)
-}
-
-func checkOffsets[R any](records []R, next int64, offset func(*R) int64) error {
-	last := int64(-1)
-	for i := range records {
-		o := offset(&records[i])
-		if o <= last {
-			return fmt.Errorf("offset %d follows %d", o, last)
-		}
-		last = o
-	}
-	if next <= last {
-		return fmt.Errorf("next offset %d is not above %d", next, last)
-	}
-	return nil
-}
-
 func (c *change) accept(topic string, asked []Asked, next int64) ([]Intent, error) {
 	first := next
 	if len(asked) > 0 {
