@@ -108,8 +108,12 @@ func TestMarshalPrunes(t *testing.T) {
 	g := New("pruned")
 	a, b := g.Input("a", 2, 1), g.Input("b", 3)
 	g.Exp(g.Exp(a))
-	g.Output("sum", g.Add(a, b))
+	sum := g.Add(a, b)
+	g.Output("sum", sum)
+	g.Output("sum again", sum)
+	g.Output("square", g.Square(sum))
 	g.Output("b itself", b)
+	g.Output("constant", g.Scalar(3))
 	model := g.Marshal()
 	if strings.Contains(string(model), "Exp") {
 		t.Error("the model holds a node that no output needs")
@@ -118,9 +122,11 @@ func TestMarshalPrunes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprint(inputs, outputs), "[{a [2 1]} {b [3]}] [{sum [2 3]} {b itself [3]}]"; got != want {
+	if got, want := fmt.Sprint(inputs, outputs), "[{a [2 1]} {b [3]}] [{sum [2 3]} {sum again [2 3]} {square [2 3]} {b itself [3]} {constant [1]}]"; got != want {
 		t.Errorf("model has %s, want %s", got, want)
 	}
+	in := map[string][]float64{"a": {1, 2}, "b": {3, 4, 5}}
+	checkRuntime(t, g, in, g.Interpret(in))
 }
 
 // TestBroadcastIsSymmetric holds the rules of broadcasting against their definition, and unbroadcast against a count.

@@ -41,6 +41,7 @@ func (g *Graph) Marshal() []byte {
 func (g *Graph) marshalGraph() message {
 	nodes := g.reachable(g.outputs)
 	used := make(map[*Value]bool)
+	names := g.fileNames()
 	var m message
 	var initializers []message
 	for _, n := range nodes {
@@ -51,11 +52,13 @@ func (g *Graph) marshalGraph() message {
 		for i, t := range f.trailing {
 			initializers = append(initializers, t.marshal(trailingName(n, i)))
 		}
-		m.bytes(1, marshalNode(n, f))
+		m.bytes(1, marshalNode(n, f, names))
 	}
 	for i, v := range g.outputs {
-		m.bytes(1, marshalOutput(v.name, g.names[i]))
-		used[v] = true
+		if name := names(v); name != g.names[i] {
+			m.bytes(1, marshalCopy(name, g.names[i]))
+			used[v] = true
+		}
 	}
 	m.text(2, g.name)
 	for _, v := range g.constants {
@@ -78,19 +81,35 @@ func (g *Graph) marshalGraph() message {
 // trailingName is the initializer that holds a node's constant input.
 func trailingName(n *node, i int) string { return fmt.Sprintf("%s#%d", n.name, i) }
 
-func marshalNode(n *node, f form) message {
+// fileNames returns how values are called in the file: a node's output that is an output of the model has that name.
+func (g *Graph) fileNames() func(*Value) string {
+	outputs := make(map[*Value]string)
+	for i, v := range g.outputs {
+		if v.node != nil {
+			outputs[v] = g.names[i]
+		}
+	}
+	return func(v *Value) string {
+		if name, ok := outputs[v]; ok {
+			return name
+		}
+		return v.name
+	}
+}
+
+func marshalNode(n *node, f form, name func(*Value) string) message {
 	var m message
 	for _, v := range n.in {
-		m.text(1, v.name)
+		m.text(1, name(v))
 	}
 	if f.repeat {
-		m.text(1, n.in[0].name)
+		m.text(1, name(n.in[0]))
 	}
 	for i := range f.trailing {
 		m.text(1, trailingName(n, i))
 	}
 	for _, v := range n.out {
-		m.text(2, v.name)
+		m.text(2, name(v))
 	}
 	m.text(3, n.name)
 	m.text(4, f.kind)
@@ -101,12 +120,12 @@ func marshalNode(n *node, f form) message {
 	return m
 }
 
-// marshalOutput names a value as an output of the model. The runtime drops the copy where it can.
-func marshalOutput(from, to string) message {
+// marshalCopy makes a second name for a value: for an input or a constant that is an output, and for a value that is two outputs.
+func marshalCopy(from, to string) message {
 	var m message
 	m.text(1, from)
 	m.text(2, to)
-	m.text(3, "output "+to)
+	m.text(3, "copy "+to)
 	m.text(4, "Identity")
 	return m
 }
