@@ -75,7 +75,7 @@ func findChromium() (string, error) {
 	return "", errors.New("no Chromium: install it (Debian: apt-get install chromium), or name it with CHROMIUM")
 }
 
-// artifacts returns the folder for screenshots: $REBECA_ARTIFACTS, else bench/results/screens of the repository.
+// artifacts returns the folder for screenshots: $REBECA_ARTIFACTS, else bin/screens of the repository.
 func artifacts(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("REBECA_ARTIFACTS")
@@ -84,7 +84,7 @@ func artifacts(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dir = filepath.Join(root, "bench", "results", "screens")
+		dir = filepath.Join(root, "bin", "screens")
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)

@@ -37,9 +37,16 @@ type message struct {
 	value string // without a tab and a newline
 }
 
-// produce writes messages in their order with kcat, keyed and partitioned as the README says, and waits for all acknowledgements.
+// produce is send for tests that cannot go on without it.
 func (b *broker) produce(t *testing.T, topic string, messages []message) {
 	t.Helper()
+	if err := b.send(topic, messages); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// send writes messages in their order with kcat, keyed and partitioned as the README says, and waits for all acknowledgements.
+func (b *broker) send(topic string, messages []message) error {
 	var lines bytes.Buffer
 	for _, m := range messages {
 		fmt.Fprintf(&lines, "%s\t%s\n", m.key, m.value)
@@ -48,8 +55,9 @@ func (b *broker) produce(t *testing.T, topic string, messages []message) {
 		"-X", "topic.partitioner=murmur2_random", "-X", "topic.acks=all", "-X", "enable.idempotence=true")
 	cmd.Stdin = &lines
 	if said, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("kcat -P -t %s: %v\n%s", topic, err, said)
+		return fmt.Errorf("kcat -P -t %s: %w\n%s", topic, err, said)
 	}
+	return nil
 }
 
 // consume reads a topic from its beginning to its present end with kcat, committed records only.
