@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -107,10 +108,7 @@ func newSource(t testing.TB, n int) *fakeSource {
 			}
 		}
 		f.users = append(f.users, u)
-		value := make([]byte, 40+rng.IntN(80))
-		for k := range value {
-			value[k] = byte(rng.Uint32())
-		}
+		value := binary.LittleEndian.AppendUint64(make([]byte, 40+rng.IntN(80)), rng.Uint64())
 		f.pairs = append(f.pairs, pair{fmt.Appendf(nil, "u/\x00\x00\x00%c/%s", i%4, u.UserID), value}, pair{fmt.Appendf(nil, "v/%s", u.UserID), nil})
 	}
 	f.pairs = append(f.pairs, pair{[]byte("m/meta"), []byte(`{"format":1}`)})

@@ -181,7 +181,7 @@ func wantNothing(t *testing.T, dir string) {
 }
 
 func TestSourceFails(t *testing.T) {
-	src := newSource(t, 10_000)
+	src := newSource(t, 5_000)
 	src.failAt = 9_000
 	dir := t.TempDir()
 	if _, err := Create(context.Background(), dir, src, Options{}); !errors.Is(err, errFake) {
@@ -202,7 +202,7 @@ func TestSourceFails(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	src := newSource(t, 20_000)
+	src := newSource(t, 9_000)
 	ctx, cancel := context.WithCancel(context.Background())
 	dir := t.TempDir()
 	stop := func(done, total int64) {
@@ -236,7 +236,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestProgress(t *testing.T) {
-	src := newSource(t, 10_000)
+	src := newSource(t, 9_000)
 	type call struct{ done, total int64 }
 	var calls []call
 	record := Options{Progress: func(done, total int64) { calls = append(calls, call{done, total}) }}
@@ -251,7 +251,7 @@ func TestProgress(t *testing.T) {
 		}
 		calls = nil
 	}
-	check("create", 10_000+20_001)
+	check("create", 9_000+18_001)
 	m, err := Verify(context.Background(), path, record)
 	if err != nil {
 		t.Fatal(err)
