@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -192,10 +193,23 @@ func (v raw) time(field string) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	var t time.Time
-	if err := t.UnmarshalText([]byte(s)); err != nil {
+	if err := t.UnmarshalText([]byte(s)); err != nil || !strictTime(s) {
 		return time.Time{}, reject(ReasonBadTime, "%s is not RFC 3339: %.64q", field, s)
 	}
 	return t.UTC(), nil
+}
+
+// strictTime refuses what package time takes for RFC 3339 and is not: one digit for the hour, a comma for the point,
+// zones beyond 23:59.
+func strictTime(s string) bool {
+	if s[len("2006-01-02T15")] != ':' || strings.Contains(s, ",") {
+		return false
+	}
+	if strings.HasSuffix(s, "Z") {
+		return true
+	}
+	zone := s[len(s)-len("07:00"):]
+	return zone[:2] <= "23" && zone[3:] <= "59"
 }
 
 // floats32 parses an array of numbers that are finite as float32.
