@@ -147,7 +147,7 @@ func checkPhone(v *visitor) {
 		v.t.Errorf("at a width of 360 px a button of the row measures %.0f px", phone.Button)
 	}
 	v.screenshot("5-phone.png", true)
-	v.do("widening the window", chromedp.EmulateReset())
+	v.do("widening the window", chromedp.EmulateViewport(1280, 1000))
 }
 
 // checkDark asks for a dark page and wants a dark ground under light text, and the reverse for a light one.
