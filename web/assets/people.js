@@ -37,12 +37,17 @@ export class People {
       old.update(card);
       return;
     }
-    // Somebody is reading or tabbing through this card: it leaves at the next rotation.
-    if (old && (old.node.matches(":hover") || old.node.contains(document.activeElement))) return;
+    if (old?.inUse()) {
+      old.heir = card; // somebody reads or tabs through it: it leaves when they do
+      return;
+    }
     const place = new Card(card);
     if (old) old.node.replaceWith(place.node);
     else this.grid.append(place.node);
     this.places[card.slot] = place;
+    for (const end of ["mouseleave", "focusout"]) {
+      place.node.addEventListener(end, () => setTimeout(() => place.heir && !place.inUse() && this.put(place.heir)));
+    }
   }
 
   feedback(event) {
@@ -72,7 +77,12 @@ class Card {
     this.update(card);
   }
 
+  inUse() {
+    return this.node.matches(":hover") || this.node.contains(document.activeElement);
+  }
+
   update(card) {
+    this.heir = null;
     for (const p of card.liked.slice(0, perRow).reverse()) this.liked.add(p.id, p.image, null);
     for (const g of card.got.slice(0, perRow).reverse()) this.got.add(g.record.id, imageOf(g.record), g.likes);
   }

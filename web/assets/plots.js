@@ -86,7 +86,7 @@ class Panel {
 
   draw(points) {
     // Only a controlled world knows what is truly liked: elsewhere its plot would stay empty for ever.
-    this.node.hidden = this.kind.optional === true && !points.some((p) => this.kind.series.some((s) => p[s.key] !== null));
+    this.node.hidden = this.kind.optional === true && points.length > 0 && !points.some((p) => this.kind.series.some((s) => p[s.key] !== null));
     const width = this.canvas.clientWidth;
     if (width === 0) return; // not shown
     const { kind } = this;

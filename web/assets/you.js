@@ -7,7 +7,7 @@
 // data-source (catalogue, generated); its buttons have data-action (like, dislike).
 
 import { ApiError, get, post } from "/assets/api.js";
-import { el, icon, imageOf } from "/assets/dom.js";
+import { el, icon, imageOf, milliseconds } from "/assets/dom.js";
 
 const size = 8;
 const quiet = 150; // milliseconds without a click before the service is asked
@@ -38,7 +38,7 @@ export class You {
 
   build(root) {
     this.says = el("p", { class: "says", role: "status", "aria-live": "polite" }, "Choosing eight pictures…");
-    this.row = el("ol", { class: "tiles", id: "you-row", "data-state": "waiting", "data-round": "0", "aria-label": "Eight pictures for you" });
+    this.row = el("div", { class: "tiles", role: "group", id: "you-row", "data-state": "waiting", "data-round": "0", "aria-label": "Eight pictures for you" });
     this.more = el("button", { class: "primary", id: "you-more", onclick: () => this.fresh() }, "More");
     this.preview = el("ol", { class: "strip", id: "you-preview" }, ...Array.from({ length: size }, () => el("li")));
     this.strip = el("ol", { class: "strip", id: "you-liked" });
@@ -68,7 +68,7 @@ export class You {
       onclick: () => this.rate(i, action),
     }, icon(action));
     const image = el("img", { alt: `Picture ${i + 1}`, width: 64, height: 64, draggable: "false" });
-    const node = el("li", { class: "tile", role: "group", "data-rating": "none", "data-index": i, "aria-label": `Picture ${i + 1} of ${size}` },
+    const node = el("div", { class: "tile", role: "group", "data-rating": "none", "data-index": i, "aria-label": `Picture ${i + 1} of ${size}` },
       el("div", { class: "frame" }, image), el("div", { class: "choice" }, button("like", "Like"), button("dislike", "Dislike")));
     return { node, image, id: null, rating: "none", sending: Promise.resolve() };
   }
@@ -132,7 +132,7 @@ export class You {
     const now = before === action ? "none" : action; // the same again takes it back
     this.mark(tile, now);
     tile.sending = tile.sending.then(() => this.send(tile, tile.id, before, now));
-    if (this.tiles.every((t) => t.rating !== "none")) this.fresh();
+    if (this.tiles.every((t) => t.rating !== "none")) this.fresh(true);
   }
 
   mark(tile, rating) {
@@ -189,23 +189,32 @@ export class You {
     }, quiet);
   }
 
-  /** fresh replaces the row by eight new pictures that know of every click so far. */
-  async fresh() {
+  /**
+   * fresh replaces the row by eight new pictures that know of every click so far; complete says that
+   * it was called because all are judged, and stays where one of those clicks did not arrive.
+   */
+  async fresh(complete = false) {
     const set = ++this.set;
-    this.row.dataset.state = "waiting";
-    this.more.disabled = true;
-    clearTimeout(this.timer);
+    const start = performance.now();
+    this.wait(true);
     await Promise.all(this.tiles.map((t) => t.sending));
+    if (complete && this.tiles.some((t) => t.rating === "none")) return this.wait(false);
     while (set === this.set) {
       try {
         const pictures = await this.next();
-        if (set === this.set) this.show(pictures);
+        if (set === this.set) this.show(pictures, performance.now() - start);
         return;
       } catch (error) {
         this.say(error.code === "no_prior" ? "Nothing has been learned yet: the first version is on its way…" : `Waiting: ${error.message}`);
         await new Promise((resolve) => setTimeout(resolve, retry));
       }
     }
+  }
+
+  wait(waiting) {
+    this.row.dataset.state = waiting ? "waiting" : "ready";
+    this.more.disabled = waiting;
+    clearTimeout(this.timer);
   }
 
   async next() {
@@ -238,7 +247,7 @@ export class You {
     }
   }
 
-  show(pictures) {
+  show(pictures, took) {
     this.tiles.forEach((tile, i) => {
       const p = pictures[i];
       tile.id = p?.id ?? null;
@@ -251,12 +260,11 @@ export class You {
     this.ahead = null;
     for (const li of this.preview.children) li.replaceChildren();
     this.row.dataset.round = String(++this.round);
-    this.row.dataset.state = "ready";
-    this.more.disabled = false;
+    this.wait(false);
     if (this.row.contains(document.activeElement)) this.tiles[0].node.focus();
     const record = pictures[0]?.record;
     if (!record) this.say("Eight from the catalogue to begin with: nothing is known of you yet.");
-    else this.say(`Made for you after ${record.events_folded} ${record.events_folded === 1 ? "click" : "clicks"}, by prior ${short(record.prior_version)}.`);
+    else this.say(`Made for you after ${record.events_folded} ${record.events_folded === 1 ? "click" : "clicks"}, by prior ${short(record.prior_version)}, in ${milliseconds(took)}.`);
   }
 
   showAhead(ahead) {
@@ -306,5 +314,5 @@ export class You {
 
 const kbd = (key) => el("kbd", {}, key);
 
-// short leaves the number of a version: v3-9c1f… is v3.
-const short = (version) => String(version).split(/[-.+]/)[0];
+// short leaves the number of a version: 3-9c1f… is v3.
+const short = (version) => version.replace(/^v?(\d+)\b.*$/, "v$1");
