@@ -146,9 +146,9 @@ func (a mlp) condition(g *graph.Graph, w weights, in rows) *graph.Value {
 // attend is multi-head attention of rows h [R, H] to the tokens of their contexts.
 //
 // It is written without keys and values: q·(W_k t) = (W_kᵀ q)·t, so each head asks the tokens themselves with a query of width H, and
-// W_v is applied after the weighted mean instead of before. With 4 rows of 4 heads on 53 tokens this takes a quarter of the products,
-// and nothing per head and token is stored. W_q W_kᵀ and W_v W_o are products of small matrices; as constants the runtime folds
-// them. A key bias would add the same to all scores of a query and a value bias is one with the output bias: there is neither.
+// W_v is applied after the weighted mean instead of before it. Nothing is computed or stored per token and head. W_q W_kᵀ and W_v W_o
+// are products of small matrices; where weights are constants the runtime folds them. A key bias would add the same to all scores of
+// a query, and a value bias is one with the output bias: there is neither.
 func (a mlp) attend(g *graph.Graph, w weights, block string, h *graph.Value, in rows) *graph.Value {
 	count, contexts := h.Shape()[0], in.tokens.Shape()[0]
 	width := a.Heads * a.Hidden
