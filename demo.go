@@ -25,6 +25,7 @@ import (
 // DemoConfig is what the demo can be told.
 type DemoConfig struct {
 	Listen   string        // of the page
+	Broker   string        // address of the embedded broker; default a free port
 	Duration time.Duration // of the stream; 0: until the context ends
 	Rate     float64       // events a second of all people together
 	Preset   shapes.Preset
@@ -64,7 +65,7 @@ func RunDemo(ctx context.Context, dc DemoConfig) (rep DemoReport, err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	b, err := broker.Start(broker.Options{DataDir: filepath.Join(dir, "broker"), Logger: dc.Logger})
+	b, err := broker.Start(broker.Options{Listen: dc.Broker, DataDir: filepath.Join(dir, "broker"), Logger: dc.Logger})
 	if err != nil {
 		return rep, err
 	}

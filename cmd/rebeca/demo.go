@@ -22,6 +22,7 @@ through the broker's port, as it would for any other client.`,
 	dc := rebeca.DefaultDemoConfig()
 	f := cmd.Flags()
 	f.StringVar(&dc.Listen, "listen", dc.Listen, "address of the gallery")
+	f.StringVar(&dc.Broker, "broker", "", "address of the embedded broker (default: a free port)")
 	f.DurationVar(&dc.Duration, "duration", 0, "how long people give feedback, such as 60s (default: until interrupted)")
 	f.Float64Var(&dc.Rate, "rate", dc.Rate, "feedback events a second")
 	f.Uint64Var(&dc.Seed, "seed", dc.Seed, "seed of the people and their answers")
