@@ -81,10 +81,11 @@ func newDrawer(cfg Config, p prior.Config, who people, what items) *drawer {
 
 // life is one user's window as a training context sees it.
 type life struct {
-	user   string
-	newest []table.Entry // newest first
-	older  []table.Entry // the reservoir of older likes
-	fresh  bool          // newest[0] is the fresh event: always a target
+	user    string
+	counted uint64        // events of the row
+	newest  []table.Entry // newest first
+	older   []table.Entry // the reservoir of older likes
+	fresh   bool          // newest[0] is the fresh event: always a target
 }
 
 // batchOf draws one step's batch: up to FreshShare of the contexts from fresh
@@ -182,7 +183,7 @@ func (d *drawer) life(user string) (life, bool, error) {
 	for i < len(row.Window) && !row.Window[i].Older {
 		i++
 	}
-	return life{user: user, newest: row.Window[:i:i], older: row.Window[i:]}, true, nil
+	return life{user: user, counted: row.Events, newest: row.Window[:i:i], older: row.Window[i:]}, true, nil
 }
 
 // context adds one context and its targets to the batch. It reports false when

@@ -275,7 +275,7 @@ func TestTargetWeights(t *testing.T) {
 		}
 		total += want[r]
 	}
-	const draws = 40_000
+	const draws = 16_000
 	var got [townNewest]float64
 	for step := int64(0); step < draws/int64(p.Contexts); step++ {
 		b, _, err := d.batchOf(stream(1, streamDraw, step), nil)
@@ -376,22 +376,27 @@ func TestRates(t *testing.T) {
 	cfg.Splice = 0
 	p := smallPrior()
 	d := newDrawer(cfg, p, w, w.shop)
-	contexts, emptied, unlabelled, whole := 0, 0, 0, 0
-	for step := range int64(2500) {
+	contexts, emptied, unlabelled, whole, short := 0, 0, 0, 0, 0
+	for step := range int64(1000) {
 		b, tally, err := d.batchOf(stream(3, streamDraw, step), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		contexts += len(b.Contexts)
 		emptied += tally.Emptied
-		unlabelled += tally.Unlabelled
 		for _, ctx := range b.Contexts {
 			if len(ctx) == townNewest+townLiked-p.Targets {
 				whole++
+			} else if n := len(ctx); n > 0 && n < 12 {
+				short++
 			}
 		}
 		for _, target := range b.Targets {
-			if target.Label == prior.ClassNone && len(b.Contexts[target.Context]) > 0 {
+			if target.Label != prior.ClassNone {
+				continue
+			}
+			unlabelled++
+			if len(b.Contexts[target.Context]) > 0 {
 				t.Fatal("a dropped label has a context")
 			}
 		}
@@ -401,11 +406,13 @@ func TestRates(t *testing.T) {
 		got, want float64
 	}{
 		{"emptied", float64(emptied), cfg.WindowDropout},
-		{"unlabelled", float64(unlabelled), cfg.LabelDropout},
-		// A thinned context keeps all of its 48 entries with probability 1/49.
+		{"unlabelled", float64(unlabelled) / float64(p.Targets), cfg.LabelDropout},
+		// A thinned context keeps k of its 48 entries with probability 1/49 for
+		// every k: a uniform share.
+		{"short", float64(short), (1 - cfg.WindowDropout) * .5 * 11 / 49},
 		{"whole", float64(whole), (1 - cfg.WindowDropout) * (.5 + .5/49)},
 	} {
-		if got := r.got / float64(contexts); math.Abs(got-r.want) > .012 {
+		if got := r.got / float64(contexts); math.Abs(got-r.want) > .018 {
 			t.Errorf("%s: %.3f of the contexts, expected %.3f", r.name, got, r.want)
 		}
 	}

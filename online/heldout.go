@@ -18,6 +18,7 @@ type heldOutSet struct {
 
 type heldOutEvent struct {
 	user    string
+	counted uint64 // the user's events at that time
 	context prior.Context
 	item    []float32
 	label   prior.Class
@@ -44,20 +45,21 @@ func (h *heldOutSet) keep(d *drawer, fresh []Example) error {
 		if len(h.events) == h.limit {
 			h.events = slices.Delete(h.events, 0, 1)
 		}
-		h.events = append(h.events, heldOutEvent{user: e.UserID, context: ctx, item: item, label: e.Class})
+		h.events = append(h.events, heldOutEvent{user: e.UserID, counted: l.counted, context: ctx, item: item, label: e.Class})
 	}
 	return nil
 }
 
-// forget drops the events of users that the table no longer has.
+// forget drops the events of users that the table no longer has, or has anew:
+// a count of events that fell is another life under the same name.
 func (h *heldOutSet) forget(who people) error {
 	var err error
 	h.events = slices.DeleteFunc(h.events, func(e heldOutEvent) bool {
-		_, ok, userErr := who.User(e.user)
+		row, ok, userErr := who.User(e.user)
 		if userErr != nil && err == nil {
 			err = fmt.Errorf("reading user %q: %w", e.user, userErr)
 		}
-		return userErr == nil && !ok
+		return userErr == nil && (!ok || row.Events < e.counted)
 	})
 	return err
 }

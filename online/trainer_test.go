@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"rebeca/internal/ort"
 	"rebeca/prior"
 	"rebeca/schemas"
+	"rebeca/table"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -635,13 +637,11 @@ func TestHeldOutScore(t *testing.T) {
 	for u := range 9 {
 		w.forget(userID(u))
 	}
-	s.push(w.events(64, 1)) // one user comes back
+	s.push(w.events(2, 1)) // one user comes back
 	s.caughtUp(w)
 	s.stop()
 	for _, e := range s.heldOut.events {
-		if e.user != userID(0) {
-			t.Errorf("a held-out event of %s outlived its user", e.user)
-		}
+		t.Errorf("a held-out event of %s outlived its user: it had %d events", e.user, e.counted)
 	}
 }
 
@@ -671,6 +671,73 @@ func TestOnATable(t *testing.T) {
 	st, err := prior.LoadState(s.last().URI)
 	if err != nil || st.Step != 6 {
 		t.Fatalf("loading the announced version: %v", err)
+	}
+}
+
+func TestHeldOutSetKeepsTheNewestOfItsSlice(t *testing.T) {
+	w := randomTown(4, 3, true)
+	d := newDrawer(DefaultConfig(), smallPrior(), w, w.shop)
+	event := map[string]Example{}
+	var want []Example
+	for _, e := range w.events {
+		event[e.ItemID] = e
+		row, _, _ := w.User(e.UserID)
+		inWindow := slices.ContainsFunc(row.Window, func(o table.Entry) bool { return o.Offset == e.Offset && !o.Older })
+		if _, ok := w.shop.Get(e.ItemID); ok && inWindow && heldOut(e.EventHash) && e.Class != prior.ClassNone {
+			want = append(want, e)
+		}
+	}
+	if len(want) < 8 {
+		t.Fatalf("only %d held-out events to choose from", len(want))
+	}
+	h := heldOutSet{limit: 8}
+	if err := h.keep(d, w.events); err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range want[len(want)-8:] {
+		got := h.events[i]
+		if id := w.item[&got.item[0]]; id != e.ItemID || got.user != e.UserID || got.label != e.Class {
+			t.Errorf("kept %s of %s, expected %s of %s", id, got.user, e.ItemID, e.UserID)
+		}
+		for _, entry := range got.context {
+			if o := event[w.item[&entry.Item[0]]]; o.UserID != e.UserID || o.Offset >= e.Offset {
+				t.Errorf("context of event %d holds event %d of %s", e.Offset, o.Offset, o.UserID)
+			}
+		}
+	}
+}
+
+func TestGrowthWaitsForRestAndEvents(t *testing.T) {
+	w := newClusters(1, 3, 6)
+	tr := newTrainer(DefaultConfig(), smallPrior(), w, w.shop, t.TempDir(), nil, slog.New(slog.DiscardHandler), nil)
+	clock := time.Unix(1_700_000_000, 0)
+	tr.now = func() time.Time { return clock }
+	g := growth{trainer: tr, ready: true}
+	for i, c := range []struct {
+		after  time.Duration
+		grows  bool
+		events int64
+		want   bool
+	}{
+		{0, false, 1000, false},
+		{1500 * time.Millisecond, true, 1000, false},
+		{1500 * time.Millisecond, false, 1000, false}, // still for 1.5 s
+		{600 * time.Millisecond, false, 255, false},
+		{0, false, 256, true},
+	} {
+		clock = clock.Add(c.after)
+		if c.grows {
+			w.addItem(100 + i)
+		}
+		if got := g.done(c.events); got != c.want {
+			t.Errorf("check %d: %v, expected %v", i, got, c.want)
+		}
+	}
+	for i := range 250 {
+		w.addItem(200 + i)
+	}
+	if !g.done(0) {
+		t.Error("a catalogue of 256 items has to wait")
 	}
 }
 
