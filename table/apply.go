@@ -138,6 +138,33 @@ type draft struct {
 	cause   *Record // the newest fresh event
 }
 
+func (d *draft) reset(user string) {
+	*d = draft{user: user, row: row{last: -1, newest: d.row.newest[:0], older: d.row.older[:0], seen: d.row.seen[:0]}}
+}
+
+// drafts are kept from one batch to the next for the memory of their rows.
+type drafts []*draft
+
+func (s *drafts) take() *draft {
+	n := len(*s)
+	if n == 0 {
+		return &draft{}
+	}
+	d := (*s)[n-1]
+	*s = (*s)[:n-1]
+	return d
+}
+
+// maxSpare bounds the drafts kept: about a batch's.
+const maxSpare = 1000
+
+func (s *drafts) keep(used []*draft) {
+	for _, d := range used {
+		d.cause = nil // it would hold on to the batch
+	}
+	*s = append(*s, used[:min(len(used), maxSpare-min(maxSpare, len(*s)))]...)
+}
+
 func (t *Table) foldPart(p *partition, b *Batch, out *Folded) error {
 	result := Folded{Next: b.Next}
 	err := t.update(p, func(c *change) error {
@@ -149,6 +176,7 @@ func (t *Table) foldPart(p *partition, b *Batch, out *Folded) error {
 			return err
 		}
 		f := folding{change: c, batch: b, out: &result, drafts: make(map[string]*draft, len(b.Records))}
+		defer func() { p.spare.keep(f.order) }()
 		for i := range b.Records {
 			if err := f.record(&b.Records[i]); err != nil {
 				return fmt.Errorf("record at %d: %w", b.Records[i].Offset, err)
@@ -204,7 +232,8 @@ func (f *folding) draft(user string) (*draft, error) {
 	if d := f.drafts[user]; d != nil {
 		return d, nil
 	}
-	d := &draft{user: user, row: row{last: -1}}
+	d := f.p.spare.take()
+	d.reset(user)
 	b, err := f.t.rowValue(f.txn, f.p, user)
 	if err != nil {
 		return nil, err
@@ -220,10 +249,16 @@ func (f *folding) draft(user string) (*draft, error) {
 	return d, nil
 }
 
+// stored is a row as a transaction wrote it.
+type stored struct {
+	user  string
+	value []byte
+	born  bool // the user's first
+}
+
 // finish writes rows and intents.
 func (f *folding) finish() error {
-	var users []*draft
-	var values [][]byte
+	var rows []stored
 	for _, d := range f.order {
 		if !d.changed {
 			continue
@@ -232,7 +267,7 @@ func (f *folding) finish() error {
 		if err := f.set(userKey(prefixRow, f.p.id, d.user), value); err != nil {
 			return err
 		}
-		users, values = append(users, d), append(values, value)
+		rows = append(rows, stored{d.user, value, !d.had})
 		f.out.Users = append(f.out.Users, d.user)
 		if d.cause != nil && f.batch.IntentCount > 0 {
 			if err := f.intend(d); err != nil {
@@ -241,11 +276,11 @@ func (f *folding) finish() error {
 		}
 	}
 	f.then(func() {
-		for i, d := range users {
-			f.p.rows.put(d.user, values[i])
-			f.p.stale.mark(d.user)
-			if !d.had {
-				f.t.users.add(d.user)
+		for _, r := range rows {
+			f.p.rows.put(r.user, r.value)
+			f.p.stale.mark(r.user)
+			if r.born {
+				f.t.users.add(r.user)
 			}
 		}
 	})

@@ -124,6 +124,9 @@ func Load(o Options, next func() (key, value []byte, ok bool, err error)) error 
 	if err := loadInto(o, next); err != nil {
 		return err
 	}
+	if err := os.Chmod(partial, 0o755); err != nil { // as Open makes it
+		return fmt.Errorf("creating the state directory: %w", err)
+	}
 	if err := os.Remove(final); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("replacing the state directory: %w", err)
 	}

@@ -94,6 +94,7 @@ type partition struct {
 	waiting waiting
 	outbox  outboxIndex
 	stale   staleSet
+	spare   drafts
 }
 
 // mark is what is kept of a forgotten user.

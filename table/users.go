@@ -199,6 +199,9 @@ func (s *staleSet) compact() {
 }
 
 func (s *staleSet) first(limit int) []string {
+	for len(s.order) > 0 && s.since[s.order[0].user] != s.order[0].at {
+		s.order = s.order[1:]
+	}
 	var out []string
 	for _, o := range s.order {
 		if len(out) >= limit {
