@@ -539,3 +539,28 @@ func TestSampleItems(t *testing.T) {
 		}
 	}
 }
+
+// A window longer than the model's context loses the end of its newest part.
+func TestLongWindowsKeepTheirOlderLikes(t *testing.T) {
+	w := fullTown(2, liked)
+	cfg := DefaultConfig()
+	cfg.Splice, cfg.Thinned, cfg.LabelDropout, cfg.WindowDropout = 0, 0, 0, 0
+	p := smallPrior()
+	p.MaxTokens = 30
+	d := newDrawer(cfg, p, w, w.shop)
+	b, _, err := d.batchOf(stream(1, streamDraw, 0), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, ctx := range b.Contexts {
+		older := 0
+		for _, e := range ctx {
+			if e.Older {
+				older++
+			}
+		}
+		if len(ctx) != 30 || older != townLiked {
+			t.Errorf("context %d: %d entries, %d older likes; expected 30 and %d", c, len(ctx), older, townLiked)
+		}
+	}
+}
