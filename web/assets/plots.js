@@ -22,7 +22,7 @@ const kinds = [
     title: "From feedback to image",
     note: "median; p99 dotted",
     series: [{ key: "p99", label: "p99", quiet: true }, { key: "p50", label: "p50" }],
-    range: (points) => [0, roundUp(largest(points, ["p50", "p99"], 100))],
+    range: (points) => [0, roundUp(usual(points, ["p50", "p99"], 100))],
     ticks: ([, high]) => [0, high / 2, high],
     write: milliseconds,
     now: "p50",
@@ -32,7 +32,7 @@ const kinds = [
     title: "Loss of the prior",
     note: "marks are versions as they were announced",
     series: [{ key: "loss", label: "loss" }],
-    range: (points) => [0, roundUp(largest(points, ["loss"], 0.1))],
+    range: (points) => [0, roundUp(usual(points, ["loss"], 0.1))],
     ticks: ([, high]) => [0, high / 2, high],
     write: (v) => v.toPrecision(2),
     now: "loss",
@@ -117,7 +117,7 @@ function scales(points, [low, high], width) {
   const span = Math.max((points.at(-1)?.at ?? 0) - from, 1);
   return {
     x: (at) => box.left + ((at - from) / span) * (width - box.left - box.right),
-    y: (v) => box.height - box.bottom - ((v - low) / (high - low)) * (box.height - box.top - box.bottom),
+    y: (v) => box.height - box.bottom - ((Math.min(v, high) - low) / (high - low)) * (box.height - box.top - box.bottom),
   };
 }
 
@@ -173,10 +173,12 @@ function line(points, series, scale) {
   return g;
 }
 
-function largest(points, keys, least) {
-  let top = least;
-  for (const p of points) for (const k of keys) if (p[k] > top) top = p[k];
-  return top;
+// usual is the largest value but for outliers, which would press everything else flat: twice the
+// value that nine in ten points stay below, if that is less.
+function usual(points, keys, least) {
+  const values = points.flatMap((p) => keys.map((k) => p[k]).filter((v) => v !== null)).sort((a, b) => a - b);
+  if (values.length === 0) return least;
+  return Math.max(least, Math.min(values.at(-1), 2 * values[Math.floor(0.9 * (values.length - 1))]));
 }
 
 // roundUp gives the next of 1, 2, 4, 6, 8 times a power of ten, so that the axis rests while values move.
