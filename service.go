@@ -213,7 +213,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	intake.Go(func() error { // a relay that gives up ends the service
 		select {
 		case <-relayCtx.Done():
-			return context.Cause(relayCtx)
+			return errRelay // the relays' own error follows below
 		case <-intakeCtx.Done():
 			return nil
 		}
@@ -221,7 +221,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	err = intake.Wait()
 	s.drain(relayCtx)
 	stopRelays()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if errors.Is(err, errRelay) || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	if rerr := relays.Wait(); rerr != nil && !errors.Is(rerr, context.Canceled) {
@@ -229,6 +229,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	return err
 }
+
+// errRelay ends the intake when a relay has ended.
+var errRelay = errors.New("a relay ended")
 
 // open brings up everything that can fail for an outside reason, in the order
 // in which an operator would look: broker, topics, state, library, decoder.
