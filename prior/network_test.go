@@ -240,7 +240,7 @@ func TestAttentionMatchesKeysAndValues(t *testing.T) {
 	}
 }
 
-// TestParity holds the compiled model against the training graph's forward pass on the same rows.
+// TestParity holds the compiled model against the training graph's forward pass on the same rows, and against the interpreter.
 func TestParity(t *testing.T) {
 	for _, cfg := range []Config{tinyConfig(), DefaultConfig(16)} {
 		t.Run(fmt.Sprint(cfg.Hidden), func(t *testing.T) {
@@ -276,6 +276,14 @@ func TestParity(t *testing.T) {
 			}
 			if w := worst(t, got, wide(l.guess.Data())); w > 1e-5 {
 				t.Errorf("the model differs from the training graph by %.2g", w)
+			}
+			if cfg.Hidden > 8 {
+				return // too slow for the interpreter
+			}
+			in := stepInputs(l)
+			in["params"] = in["ema"]
+			if w := worst(t, got, l.net.lossGraph().Interpret(in)["prediction"]); w > 1e-5 {
+				t.Errorf("the model differs from the interpreter by %.2g", w)
 			}
 		})
 	}

@@ -3,7 +3,6 @@ package ort
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 
 	onnx "github.com/yalue/onnxruntime_go"
@@ -55,8 +54,8 @@ func sessionOptions(o Options) (*onnx.SessionOptions, error) {
 		func() error { return options.SetInterOpNumThreads(1) },
 		func() error { return options.SetExecutionMode(onnx.ExecutionModeSequential) },
 		func() error { return options.SetGraphOptimizationLevel(onnx.GraphOptimizationLevelEnableAll) },
-		func() error { return options.AddSessionConfigEntry("session.intra_op.allow_spinning", strconv.Itoa(0)) },
-		func() error { return options.AddSessionConfigEntry("session.inter_op.allow_spinning", strconv.Itoa(0)) },
+		func() error { return options.AddSessionConfigEntry("session.intra_op.allow_spinning", "0") },
+		func() error { return options.AddSessionConfigEntry("session.inter_op.allow_spinning", "0") },
 	} {
 		if err := set(); err != nil {
 			options.Destroy()
@@ -111,6 +110,11 @@ type Binding struct {
 func (s *Session) Bind(inputs, outputs []*Tensor) (*Binding, error) {
 	if len(inputs) != len(s.inputs) || len(outputs) != len(s.outputs) {
 		panic(fmt.Sprintf("ort: binding %d inputs and %d outputs to a session of %d and %d", len(inputs), len(outputs), len(s.inputs), len(s.outputs)))
+	}
+	s.running.RLock()
+	defer s.running.RUnlock()
+	if s.inner == nil {
+		panic("ort: binding to a closed session")
 	}
 	inner, err := s.inner.CreateIoBinding()
 	if err != nil {
