@@ -28,8 +28,9 @@ type fetched struct {
 }
 
 // fetch reads from an offset on, waiting at most wait for the first record, at read_committed: kafka-go's own
-// Client.Fetch hides the batches, and with them markers, aborted transactions and how far an answer reaches.
-func (c *Client) fetch(ctx context.Context, topic string, partition int32, offset int64, maxBytes int, wait time.Duration) (fetched, error) {
+// Client.Fetch hides the batches, and with them markers, aborted transactions and how far an answer reaches. expect is
+// a guess at the number of records.
+func (c *Client) fetch(ctx context.Context, topic string, partition int32, offset int64, maxBytes int, wait time.Duration, expect int) (fetched, error) {
 	resp, err := c.roundTrip(ctx, wait, &fetch.Request{
 		ReplicaID: -1, MaxWaitTime: int32(wait.Milliseconds()), MinBytes: 1,
 		MaxBytes:       math.MaxInt32, // the partition's limit counts; kfake leaves out aborted transactions where this one cuts
@@ -56,7 +57,8 @@ func (c *Client) fetch(ctx context.Context, topic string, partition int32, offse
 	if f.stable < 0 {
 		f.stable = f.end
 	}
-	b := batchReader{fetched: &f, topic: topic, partition: partition, from: offset, aborted: abortedByOffset(p.AbortedTransactions)}
+	b := batchReader{fetched: &f, topic: topic, partition: partition, from: offset, expect: expect}
+	b.aborted = abortedByOffset(p.AbortedTransactions)
 	if stream, ok := p.RecordSet.Records.(*protocol.RecordStream); ok {
 		for _, batch := range stream.Records {
 			if err := b.read(batch); err != nil {
@@ -82,6 +84,7 @@ type batchReader struct {
 	aborted   []fetch.ResponseTransaction
 	aborting  map[int64]bool // producers within an aborted transaction
 	arena     arena
+	expect    int // how many records may come: room for that many is made at the first
 }
 
 func (b *batchReader) read(batch protocol.RecordReader) error {
@@ -161,6 +164,10 @@ func (b *batchReader) take(r *protocol.Record, skip bool) error {
 	value, err := b.copy(r.Value)
 	if err != nil {
 		return err
+	}
+	if len(b.records) == cap(b.records) {
+		// Doubling: append alone grows long slices by a quarter only and copies them again and again.
+		b.records = slices.Grow(b.records, max(16, b.expect-len(b.records), len(b.records)))
 	}
 	var headers []schemas.Header
 	for _, h := range r.Headers {

@@ -194,10 +194,10 @@ func (p *Partition) retreat(ctx context.Context, err error, wait time.Duration) 
 }
 
 func (p *Partition) fetchLoop(ctx context.Context, offset int64, ahead chan<- batch) error {
-	wait, empty := backoffMin, 0
+	wait, empty, expect := backoffMin, 0, 0
 	for {
 		asked := time.Now()
-		f, err := p.Client.fetch(ctx, p.Topic, p.ID, offset, p.MaxBytes, p.MaxWait)
+		f, err := p.Client.fetch(ctx, p.Topic, p.ID, offset, p.MaxBytes, p.MaxWait, expect)
 		switch {
 		case errors.Is(err, kafka.OffsetOutOfRange):
 			// The bounds say whether it is a gap; a broker that lags behind itself is asked again.
@@ -232,7 +232,7 @@ func (p *Partition) fetchLoop(ctx context.Context, offset int64, ahead chan<- ba
 		if next == offset {
 			continue
 		}
-		empty = 0
+		empty, expect = 0, len(f.records)
 		if err := p.pass(ctx, f.records, next, ahead); err != nil {
 			return orEnded(ctx, err)
 		}

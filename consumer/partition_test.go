@@ -502,3 +502,60 @@ func TestFingerprint(t *testing.T) {
 		seen[r.Fingerprint()] = name
 	}
 }
+
+// Answers without records although the log goes on are asked again, and passed only when they say so again and again
+// and no quota explains them; a rest of a batch that was compacted away is passed step by step.
+func TestPastNothing(t *testing.T) {
+	p := &Partition{Topic: "items"}
+	p.setDefaults()
+	empty := 0
+	var next int64
+	for i := range emptyLimit - 1 {
+		if next, empty = p.pastNothing(fetched{stable: 20}, 7, empty); next != 7 {
+			t.Fatalf("passed to %d after %d answers", next, i+1)
+		}
+	}
+	for range 5 {
+		if next, empty = p.pastNothing(fetched{stable: 20, throttled: true}, 7, empty); next != 7 {
+			t.Fatalf("passed to %d after a throttled answer", next)
+		}
+	}
+	if next, empty = p.pastNothing(fetched{stable: 20}, 7, empty); next != 20 || empty != 0 {
+		t.Errorf("next %d, count %d; want 20 and 0", next, empty)
+	}
+	if next, _ = p.pastNothing(fetched{stable: 20, seen: true}, 7, emptyLimit); next != 8 {
+		t.Errorf("next %d within a compacted batch, want 8", next)
+	}
+}
+
+func TestEmptyAnswersBelowTheEndDoNotLoopForEver(t *testing.T) {
+	b, c := setup(t, "items", 1)
+	produce(t, c, "items", 0, values(0, 5)...)
+	hollow := true
+	b.Cluster().ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.Cluster().KeepControl()
+		if !hollow {
+			return nil, nil, false
+		}
+		r := req.(*kmsg.FetchRequest)
+		hollow = r.Topics[0].Partitions[0].FetchOffset == 0
+		if !hollow {
+			return nil, nil, false
+		}
+		resp := r.ResponseKind().(*kmsg.FetchResponse)
+		topic, partition := kmsg.NewFetchResponseTopic(), kmsg.NewFetchResponseTopicPartition()
+		topic.Topic, partition.HighWatermark, partition.LastStableOffset = "items", 5, 5
+		topic.Partitions = append(topic.Partitions, partition)
+		resp.Topics = append(resp.Topics, topic)
+		return resp, nil, true
+	})
+	s := &sink{}
+	p := &Partition{Client: c, Topic: "items", Start: Earliest, Handler: s}
+	run(t, p)
+	eventually(t, "the end", func() bool { return p.Position() == 5 })
+	if s.next() != 5 || len(s.all()) != 0 {
+		t.Errorf("next %d with %d records, want 5 with none", s.next(), len(s.all()))
+	}
+	produce(t, c, "items", 0, values(5, 8)...)
+	eventually(t, "what follows", func() bool { return len(s.all()) == 3 })
+}

@@ -283,6 +283,49 @@ func TestTooLargeMessagesHoldUpNobody(t *testing.T) {
 	}
 }
 
+// A topic with a lower limit than a batch refuses the batch, not its messages: they go in smaller batches, in order.
+func TestRefusedBatchesAreHalved(t *testing.T) {
+	b := startBroker(t, broker.Options{})
+	topics := relayTopics(t, b)
+	if err := b.Cluster().CreateTopic("narrow", 1, map[string]string{"max.message.bytes": "10000"}); err != nil {
+		t.Fatal(err)
+	}
+	topics[table.RoleGenerated] = "narrow"
+	o := newOutbox()
+	const n, tooLong = 21, 13
+	message := func(i int) table.Message {
+		m := generated(i)
+		size := 3000
+		if i == tooLong {
+			size = 20_000
+		}
+		m.Value = append(m.Value, bytes.Repeat([]byte{' '}, size)...)
+		return m
+	}
+	for i := range n {
+		o.put(message(i))
+	}
+	r := &Relay{Client: newClient(t, b), Outbox: o, Topics: topics}
+	runRelay(t, r)
+	eventually(t, "an empty outbox", func() bool { return o.len() == 0 })
+	got := readAll(t, b, "narrow", 0, n-1)
+	for i, m := range got {
+		want := i
+		if i >= tooLong {
+			want++
+		}
+		if strings.TrimSpace(string(m.Value)) != fmt.Sprintf("image %d", want) {
+			t.Errorf("record %d is %.20q, want image %d", i, m.Value, want)
+		}
+	}
+	if dead := readAll(t, b, "deadletter", 0, 1); strings.TrimSpace(string(dead[0].Value)) != fmt.Sprintf("image %d", tooLong) {
+		t.Errorf("dead letter %.20q", dead[0].Value)
+	}
+	if s := r.Stats(); s.TooLarge != 1 || s.Dropped != 0 || s.Retries != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
 func TestRelayReturnsTheOutboxesErrors(t *testing.T) {
 	b := startBroker(t, broker.Options{})
 	c, o := newClient(t, b), newOutbox()
