@@ -295,7 +295,7 @@ func (s *Service) compose() error {
 		oc := c.onlineConfig()
 		oc.Behind = s.unlearned
 		oc.Busy = func() bool { l := s.lag(); return l.Fold != nil && *l.Fold > busyLag }
-		s.trainer = online.New(oc, c.priorConfig(), s.table, c.priorDir(), s.announce, s.log, s.options.Registry)
+		s.trainer = online.New(oc, c.priorConfig(), people{s.table}, c.priorDir(), s.announce, s.log, s.options.Registry)
 	}
 	s.door = &door{
 		client: s.client, topics: c.Kafka.Topics, partitions: c.Kafka.Partitions, decodes: s.decoder != nil,

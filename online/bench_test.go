@@ -13,6 +13,20 @@ import (
 	"rebeca/table"
 )
 
+// rows adapts a table as the service does.
+type rows struct{ *table.Table }
+
+func (r rows) User(id string) (User, bool, error) {
+	row, ok, err := r.Table.User(id)
+	u := User{Events: row.Events, Window: make([]Entry, len(row.Window))}
+	for i, e := range row.Window {
+		u.Window[i] = Entry{ItemID: e.ItemID, Class: e.Class, Offset: e.Offset, EventHash: e.EventHash, Older: e.Older}
+	}
+	return u, ok, err
+}
+
+func (r rows) Catalogue() Catalogue { return r.Table.Catalogue() }
+
 // fullTable is a real table of users with full windows over the items of a
 // 16-dimensional catalogue.
 func fullTable(b testing.TB, users, items int) (*table.Table, []Example) {
@@ -84,7 +98,7 @@ func BenchmarkDraw(b *testing.B) {
 	for _, users := range []int{100, 1000} {
 		b.Run(fmt.Sprintf("users=%d/contexts=64/targets=4", users), func(b *testing.B) {
 			t, newest := fullTable(b, users, 4000)
-			d := newDrawer(DefaultConfig(), prior.DefaultConfig(16), t, t.Catalogue())
+			d := newDrawer(DefaultConfig(), prior.DefaultConfig(16), rows{t}, t.Catalogue())
 			step := int64(0)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -110,7 +124,7 @@ func BenchmarkRound(b *testing.B) {
 			t, newest := fullTable(b, 1000, 4000)
 			cfg := DefaultConfig()
 			cfg.Threads = threads
-			tr := newTrainer(cfg, prior.DefaultConfig(16), t, t.Catalogue(), b.TempDir(), nil, slog.New(slog.DiscardHandler), nil)
+			tr := newTrainer(cfg, prior.DefaultConfig(16), rows{t}, t.Catalogue(), b.TempDir(), nil, slog.New(slog.DiscardHandler), nil)
 			tr.learn = func(st *prior.State) (learner, error) { return prior.NewLearner(st, ort.Options{Threads: threads}) }
 			if err := tr.create(); err != nil {
 				b.Fatal(err)

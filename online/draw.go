@@ -8,7 +8,6 @@ import (
 	"sort"
 
 	"rebeca/prior"
-	"rebeca/table"
 )
 
 // heldOutSlice is the inverse of the share of events that are never targets.
@@ -21,7 +20,7 @@ func heldOut(eventHash uint64) bool { return eventHash%heldOutSlice == 0 }
 
 // people is what the drawer reads of the table's users.
 type people interface {
-	User(user string) (table.Row, bool, error)
+	User(user string) (User, bool, error)
 	UserCount() int
 	UserAt(i int) string
 	Resolve(user, item string) ([]float32, bool)
@@ -83,8 +82,8 @@ func newDrawer(cfg Config, p prior.Config, who people, what items) *drawer {
 type life struct {
 	user    string
 	counted uint64        // events of the row
-	newest  []table.Entry // newest first
-	older   []table.Entry // the reservoir of older likes
+	newest  []Entry // newest first
+	older   []Entry // the reservoir of older likes
 	fresh   bool          // newest[0] is the fresh event: always a target
 }
 
@@ -157,7 +156,7 @@ func (d *drawer) at(e Example) (life, bool, error) {
 	l.newest, l.fresh = l.newest[i:], true
 	// Older likes were pushed out of the newest part, so they precede e; the
 	// filter holds the rule for any other window too.
-	l.older = slices.DeleteFunc(l.older, func(o table.Entry) bool { return o.Offset >= e.Offset })
+	l.older = slices.DeleteFunc(l.older, func(o Entry) bool { return o.Offset >= e.Offset })
 	return l, true, nil
 }
 
@@ -279,7 +278,7 @@ func (d *drawer) choose(rng *rand.Rand, l life) []int {
 
 // weight is the weight of entry e of rank r as a target, 0 if it may not be
 // one. Only catalogue items may: a model that learns its own output collapses.
-func (d *drawer) weight(r int, e table.Entry) float64 {
+func (d *drawer) weight(r int, e Entry) float64 {
 	if e.Class == prior.ClassNone || heldOut(e.EventHash) {
 		return 0
 	}
@@ -298,7 +297,7 @@ func (d *drawer) weight(r int, e table.Entry) float64 {
 func (d *drawer) fill(rng *rand.Rand, ctx []prior.Entry, own, past life, targets []int, thin float64) []prior.Entry {
 	room := d.prior.MaxTokens
 	older := len(own.older) + len(past.older)
-	add := func(user string, entries []table.Entry, limit int) {
+	add := func(user string, entries []Entry, limit int) {
 		for _, e := range entries {
 			if len(ctx) >= limit {
 				return
@@ -325,7 +324,7 @@ func (d *drawer) fill(rng *rand.Rand, ctx []prior.Entry, own, past life, targets
 	return ctx
 }
 
-func isTarget(newest []table.Entry, targets []int, item string) bool {
+func isTarget(newest []Entry, targets []int, item string) bool {
 	for _, i := range targets {
 		if newest[i].ItemID == item {
 			return true

@@ -10,7 +10,6 @@ import (
 	"pgregory.net/rapid"
 
 	"rebeca/prior"
-	"rebeca/table"
 )
 
 // register knows the events behind the embeddings of a batch: every item has an
@@ -494,8 +493,8 @@ func TestEmptyTables(t *testing.T) {
 
 type brokenTown struct{ *town }
 
-func (brokenTown) User(string) (table.Row, bool, error) {
-	return table.Row{}, false, fmt.Errorf("disk on fire")
+func (brokenTown) User(string) (User, bool, error) {
+	return User{}, false, fmt.Errorf("disk on fire")
 }
 
 func TestTableErrors(t *testing.T) {

@@ -9,14 +9,13 @@ import (
 
 	"rebeca/prior"
 	"rebeca/schemas"
-	"rebeca/table"
 )
 
 // town is a table in memory: users with windows of 28 newest entries and 24
 // older likes, a catalogue, and images of their own.
 type town struct {
 	mu    sync.Mutex
-	rows  map[string]*table.Row
+	rows  map[string]*User
 	order []string
 	own   map[string][]float32 // by user + "/" + item: generated images
 	shop  *shop
@@ -31,7 +30,7 @@ type shop struct {
 }
 
 func newTown() *town {
-	return &town{rows: map[string]*table.Row{}, own: map[string][]float32{}, shop: &shop{items: map[string][]float32{}}}
+	return &town{rows: map[string]*User{}, own: map[string][]float32{}, shop: &shop{items: map[string][]float32{}}}
 }
 
 func (s *shop) add(id string, e []float32) {
@@ -86,21 +85,20 @@ func (w *town) fold(examples ...Example) {
 	for _, e := range examples {
 		r, ok := w.rows[e.UserID]
 		if !ok {
-			r = &table.Row{UserID: e.UserID, Partition: e.Partition}
+			r = &User{}
 			w.rows[e.UserID] = r
 			w.order = append(w.order, e.UserID)
 		}
 		r.Events++
-		r.LastOffset = e.Offset
 		if e.Class == prior.ClassNone {
 			continue
 		}
-		i := slices.IndexFunc(r.Window, func(o table.Entry) bool { return o.Older })
+		i := slices.IndexFunc(r.Window, func(o Entry) bool { return o.Older })
 		if i < 0 {
 			i = len(r.Window)
 		}
-		newest := append([]table.Entry{{
-			ItemID: e.ItemID, Kind: schemas.KindLike, Class: e.Class, Offset: e.Offset, EventHash: e.EventHash,
+		newest := append([]Entry{{
+			ItemID: e.ItemID, Class: e.Class, Offset: e.Offset, EventHash: e.EventHash,
 		}}, r.Window[:i]...)
 		older := slices.Clone(r.Window[i:])
 		if len(newest) > townNewest {
@@ -108,7 +106,7 @@ func (w *town) fold(examples ...Example) {
 			newest = newest[:townNewest]
 			if last.Class == prior.StrongPositive {
 				last.Older = true
-				older = append([]table.Entry{last}, older...)
+				older = append([]Entry{last}, older...)
 				if len(older) > townLiked { // the largest hash leaves
 					out := 0
 					for j := range older {
@@ -130,12 +128,12 @@ func (w *town) forget(user string) {
 	delete(w.rows, user)
 }
 
-func (w *town) User(user string) (table.Row, bool, error) {
+func (w *town) User(user string) (User, bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r, ok := w.rows[user]
 	if !ok {
-		return table.Row{}, false, nil
+		return User{}, false, nil
 	}
 	out := *r
 	out.Window = slices.Clone(r.Window)

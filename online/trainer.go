@@ -18,7 +18,6 @@ import (
 	"rebeca/internal/ort"
 	"rebeca/prior"
 	"rebeca/schemas"
-	"rebeca/table"
 )
 
 // Example is one record of `feedback` as the trainer sees it. One without a
@@ -33,21 +32,36 @@ type Example struct {
 	At             time.Time   // the record's Kafka timestamp
 }
 
-// Source is what the trainer reads; [table.Table] is one. Embeddings that it
-// hands out are read only and must not change afterwards.
+// User is a person as the trainer reads them.
+type User struct {
+	Events uint64  // feedback folded so far; it falls only when the user is forgotten and begins anew
+	Window []Entry // newest first, then the older likes
+}
+
+// Entry is one event of a window.
+type Entry struct {
+	ItemID    string
+	Class     prior.Class
+	Offset    int64
+	EventHash uint64
+	Older     bool // from the reservoir of older likes
+}
+
+// Source is what the trainer reads of the table, its replay buffer. Embeddings
+// that it hands out are read only and must not change afterwards.
 type Source interface {
-	User(user string) (table.Row, bool, error)
+	User(user string) (User, bool, error)
 	UserCount() int
 	UserAt(i int) string
 	Resolve(user, item string) ([]float32, bool)
-	Catalogue() *table.Catalogue
+	Catalogue() Catalogue
 }
 
-// catalogue is the trainer's use of [table.Catalogue].
-type catalogue interface {
+// Catalogue is the items and their embeddings.
+type Catalogue interface {
 	items
 	Len() int
-	Revision() uint64
+	Revision() uint64 // changes with every change
 	Each(fn func(id string, e []float32) bool)
 }
 
@@ -65,7 +79,7 @@ type Trainer struct {
 	cfg      Config
 	priorCfg prior.Config
 	people   people
-	items    catalogue
+	items    Catalogue
 	store    checkpoints
 	announce func(context.Context, schemas.PriorVersion) error
 	log      *slog.Logger
@@ -118,7 +132,7 @@ func New(cfg Config, priorCfg prior.Config, src Source, dir string,
 	return newTrainer(cfg, priorCfg, src, src.Catalogue(), dir, announce, log, reg)
 }
 
-func newTrainer(cfg Config, priorCfg prior.Config, who people, what catalogue, dir string,
+func newTrainer(cfg Config, priorCfg prior.Config, who people, what Catalogue, dir string,
 	announce func(context.Context, schemas.PriorVersion) error, log *slog.Logger, reg prometheus.Registerer) *Trainer {
 	if err := cfg.Validate(); err != nil {
 		panic("online: " + err.Error())

@@ -21,7 +21,6 @@ import (
 	"rebeca/internal/ort"
 	"rebeca/prior"
 	"rebeca/schemas"
-	"rebeca/table"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -653,7 +652,7 @@ func TestOnATable(t *testing.T) {
 	p.Hidden, p.Blocks, p.Contexts = 16, 1, 8
 	cfg := quick()
 	s := &station{t: t}
-	s.Trainer = New(cfg, p, tab, t.TempDir(), s.hear, slog.New(slog.DiscardHandler), nil)
+	s.Trainer = New(cfg, p, rows{tab}, t.TempDir(), s.hear, slog.New(slog.DiscardHandler), nil)
 	if _, err := s.Open(); err != nil {
 		t.Fatal(err)
 	}
@@ -682,7 +681,7 @@ func TestHeldOutSetKeepsTheNewestOfItsSlice(t *testing.T) {
 	for _, e := range w.events {
 		event[e.ItemID] = e
 		row, _, _ := w.User(e.UserID)
-		inWindow := slices.ContainsFunc(row.Window, func(o table.Entry) bool { return o.Offset == e.Offset && !o.Older })
+		inWindow := slices.ContainsFunc(row.Window, func(o Entry) bool { return o.Offset == e.Offset && !o.Older })
 		if _, ok := w.shop.Get(e.ItemID); ok && inWindow && heldOut(e.EventHash) && e.Class != prior.ClassNone {
 			want = append(want, e)
 		}
