@@ -23,6 +23,7 @@ import (
 	"rebeca/internal/broker"
 	"rebeca/prior"
 	"rebeca/schemas"
+	"rebeca/snapshot"
 	"rebeca/table"
 )
 
@@ -600,4 +601,69 @@ func TestMissingPrior(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
+}
+
+// TestSnapshotContinues restores a snapshot of a running service elsewhere and
+// goes on from it: the facts are the same, then and after the same tail.
+func TestSnapshotContinues(t *testing.T) {
+	s := newStand(t)
+	s.items(300)
+	svc, stop := s.serve()
+	s.crowd("a", 300)
+	s.until("at rest", func() bool { return svc.Status().EventsFolded == 300 && atRest(svc)() })
+	m, err := SnapshotRunning(t.Context(), s.listening(svc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.crowd("b", 100)
+	s.until("at rest", func() bool { return svc.Status().EventsFolded == 400 && atRest(svc)() })
+	digest := mustDigest(t, svc)
+	var lines bytes.Buffer
+	if err := InspectRunning(t.Context(), s.listening(svc), "users", &lines); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(lines.String(), "\n"); n != 10 {
+		t.Errorf("inspecting the running service shows %d of 10 users", n)
+	}
+	stop()
+	path := s.config.SnapshotDir() + "/" + m.Name
+
+	s.config.State.Dir = t.TempDir()
+	if _, err := RestoreSnapshot(t.Context(), s.config, path, slog.New(slog.DiscardHandler), snapshot.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	svc, stop = s.serve()
+	s.until("at rest", atRest(svc))
+	if got := mustDigest(t, svc); got != digest || svc.Status().EventsFolded != 100 {
+		t.Errorf("restored and caught up by %d events: digest %s, want %s by 100", svc.Status().EventsFolded, got, digest)
+	}
+	stop()
+	samples, err := s.sample("user-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.sample("user-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(samples) != fmt.Sprint(again) || len(samples) != 4 {
+		t.Error("the same seed gives other samples")
+	}
+}
+
+// listening is the configuration with the address the service listens on.
+func (s *stand) listening(svc *Service) Config {
+	c := s.config
+	c.HTTP.Listen = svc.server.Addr()
+	s.t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	return c
+}
+
+func (s *stand) sample(user string) ([]Sampled, error) {
+	tb, err := table.Open(s.config.TableOptions(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return nil, err
+	}
+	defer tb.Close()
+	return SampleUser(s.config, tb, user, 4, 7, slog.New(slog.DiscardHandler))
 }
