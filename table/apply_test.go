@@ -128,6 +128,9 @@ func TestFoldReports(t *testing.T) {
 	if !reflect.DeepEqual(f.Intents[0], want) {
 		t.Errorf("intent %+v, want %+v", f.Intents[0], want)
 	}
+	if table.partitions[0].rows.peek("a") == nil {
+		t.Error("the row written is not cached")
+	}
 	next, print, ok, err := table.Offset(topic, 0)
 	if next != 6 || print != 35 || !ok || err != nil {
 		t.Errorf("offset %d, fingerprint %d, %v, %v", next, print, ok, err)

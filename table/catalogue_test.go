@@ -55,6 +55,16 @@ func TestCatalogue(t *testing.T) {
 		if c.Revision() <= before {
 			t.Fatalf("revision %d after %d", c.Revision(), before)
 		}
+		n := 0
+		c.Each(func(id string, e []float32) bool {
+			if n++; e[0] != want[id] {
+				t.Fatalf("item %s is %v, want %v", id, e, want[id])
+			}
+			return true
+		})
+		if n != len(want) {
+			t.Fatalf("Each gives %d items, want %d", n, len(want))
+		}
 	}
 	check := func(c *Catalogue) {
 		t.Helper()
