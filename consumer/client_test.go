@@ -135,6 +135,45 @@ func TestProduceSplitsByBytes(t *testing.T) {
 	}
 }
 
+// Each message's offset is told although another producer writes between the batches, and, when a later batch is
+// refused, those of the batches before it.
+func TestProduceEachTellsEveryOffset(t *testing.T) {
+	b, c := setup(t, "feedback", 1)
+	var msgs []Message
+	for i := range 12 {
+		msgs = append(msgs, Message{Key: fmt.Append(nil, i), Value: bytes.Repeat([]byte{'x'}, 300_000)})
+	}
+	batches, other := 0, newClient(t, b)
+	b.Cluster().ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		b.Cluster().KeepControl()
+		if batches++; batches == 2 { // between the first and the second batch, by another client
+			b.Cluster().SleepControl(func() {
+				if _, err := other.Produce(t.Context(), "feedback", 0, []Message{{Key: []byte("other")}}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		return nil, nil, false
+	})
+	offsets, err := c.ProduceEach(within(t), "feedback", 0, msgs)
+	if err != nil || len(offsets) != len(msgs) {
+		t.Fatalf("%d offsets, %v", len(offsets), err)
+	}
+	log := readAll(t, b, "feedback", 0, len(msgs)+1)
+	if string(log[len(log)-1].Key) == "other" || string(log[0].Key) == "other" {
+		t.Fatal("nothing was written between the batches")
+	}
+	for i, offset := range offsets {
+		if got := string(log[offset].Key); got != fmt.Sprint(i) {
+			t.Errorf("offset %d of message %d holds %q", offset, i, got)
+		}
+	}
+	offsets, err = c.ProduceEach(within(t), "feedback", 0, append(msgs[:3:3], Message{Value: make([]byte, 2<<20)}, msgs[3]))
+	if !tooLarge(err) || len(offsets) != 3 {
+		t.Errorf("%d offsets, %v; want 3 and a refusal", len(offsets), err)
+	}
+}
+
 func TestProduceTriesAgain(t *testing.T) {
 	b, c := setup(t, "feedback", 1)
 	b.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "feedback", Err: kerr.NotLeaderForPartition, Count: 3})

@@ -38,22 +38,32 @@ func (m Message) size() int {
 
 // Produce appends messages to a partition in their order and returns the offset of the first once all in-sync replicas
 // have them. Messages of up to 900 KiB together go as one batch: their offsets follow each other without a break. More
-// go as several batches, between which records of others may lie. It tries again for about five seconds while
-// [Retriable] says so, so messages may be there twice, and, after an error, all, some or none.
+// go as several batches, between which records of others may lie: [Client.ProduceEach] tells every offset. It tries
+// again for about five seconds while [Retriable] says so, so messages may be there twice, and, after an error, all, some
+// or none. Without messages the offset is -1.
 func (c *Client) Produce(ctx context.Context, topic string, partition int32, msgs []Message) (baseOffset int64, err error) {
-	baseOffset = -1
+	offsets, err := c.ProduceEach(ctx, topic, partition, msgs)
+	if err != nil || len(offsets) == 0 {
+		return -1, err
+	}
+	return offsets[0], nil
+}
+
+// ProduceEach is [Client.Produce] that returns the offset of every message that was acknowledged: all of them, or with
+// an error those before the batch that failed.
+func (c *Client) ProduceEach(ctx context.Context, topic string, partition int32, msgs []Message) (offsets []int64, err error) {
 	for len(msgs) > 0 {
 		n := firstBatch(msgs)
-		offset, err := c.produceBatch(ctx, topic, partition, msgs[:n])
+		base, err := c.produceBatch(ctx, topic, partition, msgs[:n])
 		if err != nil {
-			return baseOffset, fmt.Errorf("producing to %s[%d]: %w", topic, partition, c.explain(err))
+			return offsets, fmt.Errorf("producing to %s[%d]: %w", topic, partition, c.explain(err))
 		}
-		if baseOffset < 0 {
-			baseOffset = offset
+		for i := range n {
+			offsets = append(offsets, base+int64(i))
 		}
 		msgs = msgs[n:]
 	}
-	return baseOffset, nil
+	return offsets, nil
 }
 
 // firstBatch counts the messages that fit into one batch, at least one.
