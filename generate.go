@@ -444,7 +444,9 @@ func (g *generator) completion(q queued, s subject, records []schemas.Generated)
 }
 
 func (g *generator) withVector(c table.Completion, s subject, now time.Time) (table.Completion, error) {
-	c.Vector = &table.Vector{Values: slices.Clone(s.cond.Vector), PriorVersion: g.current.version.Version, Events: s.row.Events}
+	c.Vector = &table.Vector{
+		Values: slices.Clone(s.cond.Vector), PriorVersion: g.current.version.Version, Events: s.row.Events, AsOf: s.row.LastOffset,
+	}
 	value, err := json.Marshal(schemas.Vector{
 		UserID: c.UserID, Vector: c.Vector.Values, PriorVersion: c.Vector.PriorVersion, EventsFolded: c.Vector.Events,
 	})
