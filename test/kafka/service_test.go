@@ -133,16 +133,21 @@ func (s *service) rest(t *testing.T) status {
 	return got
 }
 
-// killWhileBehind ends the service at the first moment when it says that records wait to be folded or results to be published.
-func (s *service) killWhileBehind(t *testing.T) {
+// killWhileFolding ends the service at the first moment when it says that records wait to be folded, or when all of them are sent.
+func (s *service) killWhileFolding(t *testing.T, sent <-chan struct{}) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), settle)
 	defer cancel()
 	var got status
 	err := process.Until(ctx, "the service is behind", func() (bool, error) {
+		select {
+		case <-sent:
+			return true, nil
+		default:
+		}
 		var err error
 		got, err = s.status()
-		return !zero(got.Lag.Fold) || !zero(got.Lag.Publish), err
+		return !zero(got.Lag.Fold), err
 	})
 	s.process.Kill()
 	if err != nil {
@@ -311,11 +316,15 @@ func decodeGenerated(t *testing.T, records []record) []schemas.Generated {
 func killAndCompare(t *testing.T, b *broker, s *service, rng *rand.Rand) {
 	for n := range 3 {
 		events := stream(rng, 10_000*(n+1), 5000)
-		sent := make(chan error, 1) // the producer leaves its result and ends
-		go func() { sent <- b.send("feedback", events) }()
-		s.killWhileBehind(t)
-		if err := <-sent; err != nil {
-			t.Fatal(err)
+		sent := make(chan struct{})
+		var fault error // of the producer; read after sent
+		go func() {
+			defer close(sent)
+			fault = b.send("feedback", events)
+		}()
+		s.killWhileFolding(t, sent)
+		if <-sent; fault != nil {
+			t.Fatal(fault)
 		}
 		s.serve(t)
 	}
