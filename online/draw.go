@@ -81,10 +81,10 @@ func newDrawer(cfg Config, p prior.Config, who people, what items) *drawer {
 // life is one user's window as a training context sees it.
 type life struct {
 	user    string
-	counted uint64        // events of the row
+	counted uint64  // events of the row
 	newest  []Entry // newest first
 	older   []Entry // the reservoir of older likes
-	fresh   bool          // newest[0] is the fresh event: always a target
+	fresh   bool    // newest[0] is the fresh event: always a target
 }
 
 // batchOf draws one step's batch: up to FreshShare of the contexts from fresh
