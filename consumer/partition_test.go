@@ -151,27 +151,30 @@ func TestBatchesAreBounded(t *testing.T) {
 		sizes = append(sizes, n)
 		produce(t, c, "feedback", 0, Message{Value: make([]byte, n)})
 	}
-	s := &sink{}
-	p := &Partition{Client: c, Topic: "feedback", Start: Earliest, MaxBatch: 7, MaxBytes: 1200, Handler: s}
-	run(t, p)
-	eventually(t, "all records", func() bool { return len(s.all()) == len(sizes) })
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := int64(0)
-	for i, call := range s.calls {
-		bytes := 0
-		for _, r := range call {
-			if r.Offset != at || len(r.Value) != sizes[at] {
-				t.Fatalf("record at %d of %d bytes, want %d of %d", r.Offset, len(r.Value), at, sizes[at])
+	for _, maxBytes := range []int{1200, 1 << 20} { // with the larger, one answer holds many calls
+		s := &sink{}
+		p := &Partition{Client: c, Topic: "feedback", Start: Earliest, MaxBatch: 7, MaxBytes: maxBytes, Handler: s}
+		stop := run(t, p)
+		eventually(t, "all records", func() bool { return p.Position() == int64(len(sizes)) })
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		at := int64(0)
+		for i, call := range s.calls {
+			bytes := 0
+			for _, r := range call {
+				if r.Offset != at || len(r.Value) != sizes[at] {
+					t.Fatalf("record at %d of %d bytes, want %d of %d", r.Offset, len(r.Value), at, sizes[at])
+				}
+				bytes += len(r.Value)
+				at++
 			}
-			bytes += len(r.Value)
-			at++
-		}
-		if len(call) > 7 || (bytes > 1200 && len(call) > 1) {
-			t.Errorf("call %d has %d records of %d bytes", i, len(call), bytes)
-		}
-		if s.nexts[i] != at {
-			t.Errorf("call %d: next %d, want %d", i, s.nexts[i], at)
+			if len(call) > 7 || (bytes > maxBytes && len(call) > 1) {
+				t.Errorf("call %d has %d records of %d bytes", i, len(call), bytes)
+			}
+			if s.nexts[i] != at {
+				t.Errorf("call %d: next %d, want %d", i, s.nexts[i], at)
+			}
 		}
 	}
 }
