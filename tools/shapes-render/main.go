@@ -20,7 +20,7 @@ import (
 func main() {
 	dir := flag.String("dir", ".", "folder to write to")
 	name := flag.String("name", "train", "stem of the two files")
-	count := flag.Int("count", 36000, "number of pictures")
+	count := flag.Int("count", 24000, "number of pictures")
 	first := flag.Uint64("first", 1<<40, "seed of the first pose; the world's own items use seeds from 0")
 	catalogue := flag.Bool("catalogue", false, "write the demo world's catalogue")
 	flag.Parse()
