@@ -101,6 +101,7 @@ func (d *Demo) serviceConfig(brokerAddr, dir string) Config {
 	c.Prior.Dim = shapesDim
 	c.Decoder.Manifest = "shapes"
 	c.HTTP.Listen = d.config.Listen
+	c.Train.Steps = 6 // a minute's events are few: the cores learn more from each than the default takes
 	c.ONNXRuntime.Library = d.config.Library
 	return c
 }
@@ -119,7 +120,7 @@ func (d *Demo) play(ctx context.Context) (rep DemoReport, err error) {
 		defer stopService()
 		select {
 		case <-d.service.Serving():
-			fmt.Fprintf(d.config.Out, "the gallery is at %s\n", d.service.URL())
+			fmt.Fprintf(d.config.Out, "the gallery is at %s, the broker at %s\n", d.service.URL(), d.service.config.Kafka.Brokers[0])
 		case <-serviceCtx.Done():
 			return nil
 		}

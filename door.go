@@ -34,7 +34,6 @@ type door struct {
 	rules      table.Rules
 	progress   *progress
 	hasPrior   func() bool
-	logEnd     func(partition int32) int64 // end of feedback, at least that of the last fetch
 
 	mu          sync.Mutex
 	subscribers map[chan web.Event]struct{} // guarded by mu
@@ -51,7 +50,8 @@ type answer struct {
 
 func requestKey(userID, requestID string) string { return userID + "\x00" + requestID }
 
-// Feedback implements [web.Producer]: one produce call per partition.
+// Feedback implements [web.Producer]: one produce call per partition. What was
+// acknowledged before an error counts.
 func (d *door) Feedback(ctx context.Context, records []schemas.Feedback) ([]schemas.Position, []error) {
 	positions, errs := make([]schemas.Position, len(records)), make([]error, len(records))
 	byPartition := map[int32][]int{}
@@ -73,12 +73,12 @@ func (d *door) Feedback(ctx context.Context, records []schemas.Feedback) ([]sche
 			for k, i := range indices {
 				batch[k] = messages[i]
 			}
-			base, err := d.client.Produce(ctx, d.topics.Feedback, p, batch)
+			offsets, err := d.client.ProduceEach(ctx, d.topics.Feedback, p, batch)
 			for k, i := range indices {
-				if err != nil {
-					errs[i] = err
+				if k < len(offsets) {
+					positions[i] = schemas.Position{Partition: p, Offset: offsets[k]}
 				} else {
-					positions[i] = schemas.Position{Partition: p, Offset: base + int64(k)}
+					errs[i] = err
 				}
 			}
 		})
@@ -97,8 +97,13 @@ func (d *door) Request(ctx context.Context, r schemas.Request) (schemas.Position
 	if rejection := checkRequest(r, p, d.decodes); rejection != nil {
 		return schemas.Position{}, rejection
 	}
-	if a := r.After; a != nil {
-		if end := d.logEnd(p); a.Offset >= end {
+	if a := r.After; a != nil && a.Offset >= d.progress.get(p) {
+		// Asked now: what was acknowledged a moment ago lies behind any end heard before.
+		_, end, err := d.client.Offsets(ctx, d.topics.Feedback, p)
+		if err != nil {
+			return schemas.Position{}, err
+		}
+		if a.Offset >= end {
 			return schemas.Position{}, &schemas.Rejection{
 				Reason:  schemas.ReasonBadAfter,
 				Message: fmt.Sprintf("after.offset %d is beyond the end %d of partition %d", a.Offset, end, p),

@@ -301,7 +301,6 @@ func (s *Service) compose() error {
 		client: s.client, topics: c.Kafka.Topics, partitions: c.Kafka.Partitions, decodes: s.decoder != nil,
 		table: s.table, rules: c.rules(), progress: s.progress,
 		hasPrior:    func() bool { return s.follower != nil && s.follower.version().Version != "" },
-		logEnd:      s.feedbackEnd,
 		subscribers: map[chan web.Event]struct{}{}, answers: map[string]*answer{},
 	}
 	return nil

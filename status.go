@@ -99,12 +99,6 @@ func (s *Service) unlearned() int64 {
 	return n
 }
 
-// feedbackEnd is the end of a feedback partition as last heard.
-func (s *Service) feedbackEnd(p int32) int64 {
-	end, _ := s.loops.feedback[p].End()
-	return max(end, s.progress.get(p))
-}
-
 // Ready returns why the service is not ready; empty when it is.
 func (s *Service) Ready() []web.Reason {
 	var out []web.Reason

@@ -80,6 +80,9 @@ func topicsCommand() *cobra.Command {
 			return err
 		}
 		defer client.Close()
+		if err := client.Ping(cmd.Context()); err != nil {
+			return fmt.Errorf("kafka.brokers: %w", err)
+		}
 		created, err := consumer.EnsureTopics(cmd.Context(), client, c.WantedTopics(), c.Kafka.Replication)
 		if err != nil {
 			return err
