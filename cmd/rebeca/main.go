@@ -105,10 +105,24 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 // configFlag adds -c to a command that reads the configuration.
 func configFlag(cmd *cobra.Command) *string {
 	path := cmd.Flags().StringP("config", "c", "", "configuration file (see rebeca.example.yaml)")
-	if err := cmd.MarkFlagRequired("config"); err != nil {
-		panic(err)
-	}
+	require(cmd, "config")
 	return path
+}
+
+// require makes a missing flag a usage error; cobra's own check is a plain one.
+func require(cmd *cobra.Command, flags ...string) {
+	before := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		for _, name := range flags {
+			if !cmd.Flags().Changed(name) {
+				return usageError{fmt.Errorf("%s needs --%s (see `%s --help`)", cmd.CommandPath(), name, cmd.CommandPath())}
+			}
+		}
+		if before != nil {
+			return before(cmd, args)
+		}
+		return nil
+	}
 }
 
 func loadConfig(path string) (rebeca.Config, error) {

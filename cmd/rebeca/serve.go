@@ -49,9 +49,7 @@ func brokerCommand() *cobra.Command {
 	}
 	listen := cmd.Flags().String("listen", "127.0.0.1:9092", "address to listen on")
 	data := cmd.Flags().String("data", "", "directory for the log (required)")
-	if err := cmd.MarkFlagRequired("data"); err != nil {
-		panic(err)
-	}
+	require(cmd, "data")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		b, err := broker.Start(broker.Options{Listen: *listen, DataDir: *data, Logger: newLogger(cmd.ErrOrStderr(), slog.LevelWarn)})
 		if err != nil {

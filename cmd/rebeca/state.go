@@ -68,11 +68,7 @@ func sampleCommand() *cobra.Command {
 	n := f.IntP("count", "n", 8, "how many")
 	seed := f.Uint64("seed", 1, "seed; the same seed gives the same images")
 	out := f.String("out", "", "directory for samples.jsonl and the PNGs (required)")
-	for _, name := range []string{"user", "out"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err)
-		}
-	}
+	require(cmd, "user", "out")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *n < 1 || *n > 1000 {
 			return usageError{fmt.Errorf("-n is %d, outside 1..1000", *n)}

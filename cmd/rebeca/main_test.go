@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestExits holds the exit status and the one line of what a stranger gets
+// wrong.
+func TestExits(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := file("good.yaml", "kafka: {brokers: ['127.0.0.1:1']}\nstate: {dir: "+dir+"/state}\nprior: {dim: 16}\nhttp: {listen: '127.0.0.1:0'}\n")
+	bad := file("bad.yaml", "kafka: {brokers: ['127.0.0.1:1'], partitons: 3}\nstate: {dir: x}\nprior: {dim: 16}\n")
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"version", 0, ""},
+		{"--help", 0, ""},
+		{"", 0, ""},
+		{"config validate -c " + good, 0, ""},
+		{"frobnicate", 2, "frobnicate"},
+		{"serve", 2, "config"},
+		{"serve --nope", 2, "--nope"},
+		{"serve -c " + good + " extra", 2, "extra"},
+		{"serve -c " + dir + "/absent.yaml", 2, "absent.yaml"},
+		{"serve -c " + bad, 2, "kafka.partitons: line 1: unknown key"},
+		{"config validate -c " + bad, 2, "kafka.partitons"},
+		{"serve -c " + good, 1, "127.0.0.1:1"},
+		{"topics create -c " + good, 1, "127.0.0.1:1"},
+		{"feedback import -c " + good + " events.jsonl", 1, "127.0.0.1:1"},
+		{"feedback import -c " + good, 2, "EVENTS.jsonl"},
+		{"feedback import -c " + good + " --on-error ask x", 2, "--on-error"},
+		{"inspect people -c " + good, 2, "people"},
+		{"sample -c " + good + " --user u --out " + dir + " -n 0", 2, "-n"},
+		{"demo --preset flowers", 2, "flowers"},
+		{"demo --rate 0", 2, "--rate"},
+		{"demo --duration soon", 2, "soon"},
+		{"broker", 2, "data"},
+		{"broker --listen nowhere --data " + dir + "/b", 1, "nowhere"},
+	} {
+		var out, errs bytes.Buffer
+		code := run(strings.Fields(c.args), &out, &errs)
+		if code != c.code {
+			t.Errorf("rebeca %s: exit %d, want %d (%s)", c.args, code, c.code, errs.String())
+		}
+		if text := errs.String(); !strings.Contains(text, c.want) || c.code != 0 && strings.Count(text, "\n") != 1 {
+			t.Errorf("rebeca %s: says %q, want one line with %q", c.args, text, c.want)
+		}
+	}
+}
