@@ -233,6 +233,7 @@ func TestDecodersAndSchemasAgree(t *testing.T) {
 		{topic: "generated", name: "other dimension", value: with("generated", "dim", "3"), want: ReasonBadEmbedding, schemaSilent: true},
 		{topic: "generated", name: "as_of -2", value: with("generated", "as_of", `{"partition":0,"offset":-2}`), want: ReasonBadValue},
 		{topic: "generated", name: "negative guidance", value: with("generated", "guidance", "-1"), want: ReasonBadGuidance},
+		{topic: "generated", name: "negative guidance for a request", value: with("generated", "request_id", `"r"`, "guidance", "-1"), want: ReasonBadGuidance},
 		{topic: "generated", name: "steps .5", value: with("generated", "steps", "7.5"), want: ReasonBadValue},
 		{topic: "generated", name: "yesterday", value: with("generated", "created_at", `"yesterday"`), want: ReasonBadTime},
 

@@ -173,17 +173,17 @@ func (s *generatedScan) check() error {
 			return errMissing(field)
 		}
 	}
-	switch {
-	case s.Trigger != TriggerRequest && s.Trigger != TriggerFeedback:
-		return reject(ReasonBadValue, "trigger must be request or feedback, is %.64q", s.Trigger)
-	case s.RequestID != "":
+	if s.RequestID != "" {
 		if err := checkID("request_id", s.RequestID); err != nil {
 			return err
 		}
+	}
+	switch {
+	case s.Trigger != TriggerRequest && s.Trigger != TriggerFeedback:
+		return reject(ReasonBadValue, "trigger must be request or feedback, is %.64q", s.Trigger)
 	case s.Guidance < 0:
 		return reject(ReasonBadGuidance, "guidance %v is negative", s.Guidance)
-	}
-	if s.CreatedAt.IsZero() {
+	case s.CreatedAt.IsZero():
 		return errMissing("created_at")
 	}
 	return checkFloats("embedding_f32", s.Embedding, int(s.dim))
