@@ -9,7 +9,7 @@ DURATION ?= 60s
 # How long each decoder is fuzzed.
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test test-kafka test-browser test-compose fuzz check fmt vet bench-demo onnxruntime clean
+.PHONY: help build demo test test-kafka test-browser test-compose fuzz check fmt vet bench-demo bench-prior onnxruntime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ vet:
 
 bench-demo: build ## run the demonstration for DURATION and write its figures to bench/results/demo.json
 	$(GO) run ./bench/demo -duration $(DURATION) -out bench/results/demo.json
+
+# bench-prior uses this Python if it is set, else one with torch in the per-user cache, installed at the first run.
+TORCH_PYTHON ?=
+bench-prior: onnxruntime ## measure the learning engine against PyTorch and write bench/results/prior.json
+	python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
+	$(GO) run ./bench/prior -python "$$python" -out bench/results/prior.json
 
 onnxruntime: ## fetch the shared library of ONNX Runtime into the per-user cache, once
 	@$(PYTHON) tools/onnxruntime.py

@@ -3,6 +3,7 @@ package ort
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	onnx "github.com/yalue/onnxruntime_go"
@@ -13,7 +14,22 @@ type Options struct {
 	// Threads is the number of threads that share the work of one node; 0 means 1. The thread that calls Run is one of them.
 	// Threads never spin while they wait, and nodes run one after another.
 	Threads int
+	// Provider executes the nodes: CPU, which "" means too, or CUDA, which needs a library built with it, an NVIDIA device and its
+	// driver. Tensors stay in the host's memory; the runtime copies what the device needs.
+	Provider string
+	// Profile, if not empty, is the prefix of a file to which the runtime writes the time of every node when the session is closed.
+	// It slows runs down.
+	Profile string
 }
+
+// Execution providers.
+const (
+	CPU  = "cpu"
+	CUDA = "cuda"
+)
+
+// Providers lists the execution providers that Options can name.
+func Providers() []string { return []string{CPU, CUDA} }
 
 // Session is a compiled model. Its shapes are those of the tensors given to each run. It is safe for concurrent runs.
 type Session struct {
@@ -56,6 +72,13 @@ func sessionOptions(o Options) (*onnx.SessionOptions, error) {
 		func() error { return options.SetGraphOptimizationLevel(onnx.GraphOptimizationLevelEnableAll) },
 		func() error { return options.AddSessionConfigEntry("session.intra_op.allow_spinning", "0") },
 		func() error { return options.AddSessionConfigEntry("session.inter_op.allow_spinning", "0") },
+		func() error { return setProvider(options, o.Provider) },
+		func() error {
+			if o.Profile == "" {
+				return nil
+			}
+			return options.EnableProfiling(o.Profile)
+		},
 	} {
 		if err := set(); err != nil {
 			options.Destroy()
@@ -63,6 +86,27 @@ func sessionOptions(o Options) (*onnx.SessionOptions, error) {
 		}
 	}
 	return options, nil
+}
+
+// setProvider puts the provider before the CPU's, which every session has for the nodes that the first cannot execute.
+func setProvider(options *onnx.SessionOptions, provider string) error {
+	switch provider {
+	case "", CPU:
+		return nil
+	case CUDA:
+	default:
+		return fmt.Errorf("execution provider %q is not one of %s", provider, strings.Join(Providers(), ", "))
+	}
+	cuda, err := onnx.NewCUDAProviderOptions()
+	if err == nil {
+		defer cuda.Destroy()
+		err = options.AppendExecutionProviderCUDA(cuda)
+	}
+	if err != nil {
+		return fmt.Errorf("execution provider %s is not available (it needs an NVIDIA device and ONNX Runtime %s built with CUDA, "+
+			"named by $%s or the configuration; %s runs everywhere): %s", CUDA, Version, Env, CPU, strings.Join(strings.Fields(err.Error()), " "))
+	}
+	return nil
 }
 
 // Run reads inputs and writes outputs, in the order of the names given to NewSession. All tensors are the caller's; none may be

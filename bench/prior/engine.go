@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"rebeca/internal/ort"
+	"rebeca/prior"
+	"rebeca/prior/graph"
+)
+
+// benchCase is one line of the table: a network and what is timed of it.
+type benchCase struct {
+	name string
+	runs int  // in a block
+	peak bool // compare with the machine's sgemm peak
+	open func(ort.Options) (*engine, error)
+}
+
+func cases() []benchCase {
+	return []benchCase{
+		{name: "window_step", runs: 10, open: openWindowStep},
+	}
+}
+
+// engine is our side of a case.
+type engine struct {
+	flops float64 // of the matrix products of a run
+	run   func() error
+	close func() error
+}
+
+// warmup is the number of runs before the first that counts.
+const warmup = 3
+
+// block makes so many runs and returns their times in milliseconds.
+func (e *engine) block(runs int) ([]float64, error) {
+	times := make([]float64, runs)
+	for i := range times {
+		start := time.Now()
+		if err := e.run(); err != nil {
+			return nil, err
+		}
+		times[i] = float64(time.Since(start).Nanoseconds()) / 1e6
+	}
+	return times, nil
+}
+
+// allocs is the number of allocations of a run in Go.
+func (e *engine) allocs() float64 {
+	return testing.AllocsPerRun(5, func() {
+		if err := e.run(); err != nil {
+			panic(err)
+		}
+	})
+}
+
+func (e *engine) warm() (*engine, error) {
+	for range warmup {
+		if err := e.run(); err != nil {
+			return nil, errors.Join(err, e.close())
+		}
+	}
+	return e, nil
+}
+
+// openWindowStep is the training step of the service: 64 users with full windows of 48 entries, 4 targets each, in 16 dimensions.
+func openWindowStep(o ort.Options) (*engine, error) {
+	cfg := prior.DefaultConfig(16)
+	cfg.Kind, cfg.MaxTokens = "mlp", 48
+	rng := rand.New(rand.NewPCG(1, 1))
+	item := func() []float32 {
+		e := make([]float32, cfg.Dim)
+		for i := range e {
+			e[i] = float32(rng.NormFloat64())
+		}
+		return e
+	}
+	stats := prior.Stats{Mean: make([]float32, cfg.Dim), Scale: make([]float32, cfg.Dim)}
+	for i := range stats.Scale {
+		stats.Scale[i] = 1
+	}
+	batch := new(prior.Batch)
+	for c := range cfg.Contexts {
+		var context prior.Context
+		for range cfg.MaxTokens {
+			context = append(context, prior.Entry{Item: item(), Class: prior.Class(1 + rng.IntN(prior.NumClasses))})
+		}
+		batch.Contexts = append(batch.Contexts, context)
+		for range cfg.Targets {
+			batch.Targets = append(batch.Targets, prior.Target{Context: c, Item: item(), Label: prior.Class(rng.IntN(1 + prior.NumClasses))})
+		}
+	}
+	state, err := prior.NewState(cfg, stats, 1)
+	if err != nil {
+		return nil, err
+	}
+	l, err := prior.NewLearner(state, o)
+	if err != nil {
+		return nil, err
+	}
+	step := func() error {
+		_, err := l.Step(batch, 1e-4, rng)
+		return err
+	}
+	return (&engine{run: step, close: l.Close}).warm()
+}
+
+// openProduct is one product of square matrices of the size at which sgemm is at its best.
+func openProduct(o ort.Options) (*engine, error) {
+	const n = 1024
+	g := graph.New("product")
+	g.Output("c", g.MatMul(g.Input("a", n, n), g.Input("b", n, n)))
+	e, err := openGraph(g, o)
+	if err != nil {
+		return nil, err
+	}
+	return e.warm()
+}
+
+// openGraph runs a graph on inputs drawn from a normal distribution of standard deviation .1.
+func openGraph(g *graph.Graph, o ort.Options) (*engine, error) {
+	session, err := g.Compile(o)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{flops: g.Flops(), close: session.Close}
+	rng := rand.New(rand.NewPCG(1, 2))
+	tensors := func(shapes [][]int) []*ort.Tensor {
+		var out []*ort.Tensor
+		for _, shape := range shapes {
+			var dims []int64
+			for _, n := range shape {
+				dims = append(dims, int64(n))
+			}
+			t := ort.NewTensor(dims...)
+			for i := range t.Data() {
+				t.Data()[i] = float32(.1 * rng.NormFloat64())
+			}
+			out = append(out, t)
+		}
+		return out
+	}
+	binding, err := session.Bind(tensors(g.InputShapes()), tensors(g.OutputShapes()))
+	if err != nil {
+		return nil, errors.Join(err, session.Close())
+	}
+	e.run = binding.Run
+	e.close = func() error { return errors.Join(binding.Close(), session.Close()) }
+	return e, nil
+}

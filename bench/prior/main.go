@@ -1,0 +1,185 @@
+// Command prior measures the learning engine against PyTorch: whole training steps and forward passes of the same networks, in
+// alternating blocks on one machine, and writes all figures as one flat JSON object of numbers.
+//
+//	go run ./bench/prior -python "$(python3 tools/bench_prior.py prepare)" -out bench/results/prior.json
+//
+// A figure <case>_vs_<mode> is our shortest time over PyTorch's shortest; _median compares medians instead. Shortest times say what
+// the engines need, medians what a busy machine makes of them.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+
+	"rebeca/internal/meter"
+	"rebeca/internal/ort"
+)
+
+// figures are measurements by name. Names end in their unit; ratios and counts have none.
+type figures map[string]float64
+
+// settings are the flags.
+type settings struct {
+	python, script string
+	threads        int
+	rounds         int
+	only           string
+	profile        string
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.python, "python", "python3", "interpreter that has torch")
+	flag.StringVar(&s.script, "script", "tools/bench_prior.py", "the PyTorch side; empty measures ours alone")
+	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of every side")
+	flag.IntVar(&s.rounds, "rounds", 12, "blocks of runs of each side")
+	flag.StringVar(&s.only, "case", "", "measure this case alone")
+	flag.StringVar(&s.profile, "profile", "", "write ONNX Runtime's profiles to files with this prefix; slows the runs down")
+	out := flag.String("out", "bench/results/prior.json", "file for the figures")
+	flag.Parse()
+	got, err := measure(s)
+	if err == nil {
+		err = write(*out, got)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench/prior: %v\n", err)
+		os.Exit(1)
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		fmt.Printf("%-36s %s\n", name, strconv.FormatFloat(got[name], 'g', 5, 64))
+	}
+	fmt.Printf("written to %s\n", *out)
+}
+
+func measure(s settings) (got figures, err error) {
+	path, err := ort.Locate("")
+	if err == nil {
+		err = ort.Open(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	got = figures{"threads": float64(s.threads), "cores": float64(runtime.NumCPU()), "onnxruntime": release(ort.Version)}
+	var peers []*peer
+	if s.script != "" {
+		for _, mode := range []string{"eager", "compile"} {
+			p, err := startPeer(s.python, s.script, mode, s.threads)
+			if err != nil {
+				return nil, err
+			}
+			defer func() { err = errors.Join(err, p.close()) }()
+			peers = append(peers, p)
+			got["torch"] = release(p.version)
+		}
+	}
+	for _, c := range cases() {
+		if s.only != "" && s.only != c.name {
+			continue
+		}
+		if err := c.measure(s, peers, got); err != nil {
+			return nil, fmt.Errorf("measuring %s: %w", c.name, err)
+		}
+	}
+	return got, nil
+}
+
+// release is a version as a number: 1.30.0 is 1.30.
+func release(version string) float64 {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return 0
+	}
+	return float64(major) + float64(minor)/100
+}
+
+// measure takes turns: a block of ours, one of every peer, and again.
+func (c benchCase) measure(s settings, peers []*peer, got figures) error {
+	ours, err := c.open(options(s, c.name))
+	if err != nil {
+		return err
+	}
+	defer ours.close()
+	got[c.name+"_gflop"] = ours.flops / 1e9
+	sides := []side{{"ours", ours.block}}
+	for _, p := range peers {
+		sides = append(sides, side{p.mode, func(runs int) ([]float64, error) { return p.block(c.name, runs) }})
+	}
+	if c.peak {
+		product, err := openProduct(options(s, "sgemm"))
+		if err != nil {
+			return err
+		}
+		defer product.close()
+		sides = append(sides, side{"sgemm", product.block})
+		defer func() { share(got, c.name, ours, product) }()
+	}
+	times := make([][]float64, len(sides))
+	m := meter.New(os.Stderr, c.name, int64(s.rounds*len(sides)))
+	defer m.Done()
+	for round := range s.rounds {
+		for i, side := range sides {
+			ms, err := side.block(c.runs)
+			if err != nil {
+				return fmt.Errorf("%s: %w", side.name, err)
+			}
+			times[i] = append(times[i], ms...)
+			m.Set(int64(round*len(sides) + i + 1))
+		}
+	}
+	for i, side := range sides {
+		slices.Sort(times[i])
+		prefix := c.name + "_" + side.name
+		got[prefix+"_min_ms"], got[prefix+"_median_ms"] = times[i][0], times[i][len(times[i])/2]
+		if i > 0 && side.name != "sgemm" {
+			got[c.name+"_vs_"+side.name] = times[0][0] / times[i][0]
+			got[c.name+"_vs_"+side.name+"_median"] = times[0][len(times[0])/2] / times[i][len(times[i])/2]
+		}
+	}
+	got[c.name+"_allocs"] = ours.allocs()
+	return nil
+}
+
+// share compares the useful arithmetic of a case with that of one large product in the same time.
+func share(got figures, name string, ours, product *engine) {
+	ms, best := got[name+"_ours_min_ms"], got[name+"_sgemm_min_ms"]
+	if ms == 0 || best == 0 {
+		return
+	}
+	delete(got, name+"_sgemm_median_ms")
+	delete(got, name+"_sgemm_min_ms")
+	got["sgemm_peak_gflops"] = product.flops / best / 1e6
+	got["sgemm_share"] = ours.flops / ms / 1e6 / got["sgemm_peak_gflops"]
+}
+
+// side is one of those that take turns; block returns the time of each of so many runs in milliseconds.
+type side struct {
+	name  string
+	block func(runs int) ([]float64, error)
+}
+
+func options(s settings, name string) ort.Options {
+	o := ort.Options{Threads: s.threads}
+	if s.profile != "" {
+		o.Profile = s.profile + name
+	}
+	return o
+}
+
+func write(path string, got figures) error {
+	text, err := json.MarshalIndent(got, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the figures: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("writing the figures: %w", err)
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
