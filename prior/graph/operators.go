@@ -55,7 +55,7 @@ func operators() []operator {
 		add{}, sub{}, mul{}, div{}, minimum{}, maximum{}, less{}, where{},
 		neg{}, square{}, sqrt{}, exp{}, log{}, erf{}, sigmoid{}, tanh{}, gelu{},
 		matmul{}, gemm{},
-		reduceSum{}, reduceMean{}, softmax{}, layerNorm{},
+		reduceSum{}, reduceSumSquare{}, reduceMean{}, softmax{}, layerNorm{},
 		reshape{}, transpose{}, expand{}, slice{}, split{}, concat{},
 	}
 }

@@ -91,6 +91,8 @@ func rows() []row {
 		on(reduceSum{}, "last kept", []int{3, 4}, func(g *Graph, x *Value) values { return one(g.ReduceSum(x, true, 1)) }),
 		on(reduceSum{}, "two of three", []int{2, 3, 4}, func(g *Graph, x *Value) values { return one(g.ReduceSum(x, false, 0, 2)) }),
 		on(reduceSum{}, "all", []int{2, 3}, func(g *Graph, x *Value) values { return one(g.ReduceSum(x, false, 1, 0)) }),
+		on(reduceSumSquare{}, "all", []int{2, 3}, func(g *Graph, x *Value) values { return one(g.ReduceSumSquare(x, false, 0, 1)) }),
+		on(reduceSumSquare{}, "middle kept", []int{2, 3, 4}, func(g *Graph, x *Value) values { return one(g.ReduceSumSquare(x, true, 1)) }),
 		on(reduceMean{}, "middle kept", []int{2, 3, 4}, func(g *Graph, x *Value) values { return one(g.ReduceMean(x, true, 1)) }),
 		on(reduceMean{}, "all", []int{2, 3}, func(g *Graph, x *Value) values { return one(g.ReduceMean(x, false, 0, 1)) }),
 		on(softmax{}, "cube", []int{2, 3, 4}, func(g *Graph, x *Value) values { return one(g.Softmax(x)) }),

@@ -83,6 +83,27 @@ func (op reduceSum) gradient(g *Graph, n *node, dy []*Value) []*Value {
 	return []*Value{g.Expand(g.Reshape(dy[0], op.kept(x.shape)...), x.shape...)}
 }
 
+// reduceSumSquare is the sum of squares over some dimensions.
+type reduceSumSquare struct{ reduction }
+
+// ReduceSumSquare returns the sum of x² over axes; keep leaves them as dimensions of 1.
+func (g *Graph) ReduceSumSquare(x *Value, keep bool, axes ...int) *Value {
+	return g.one(reduceSumSquare{reduction{axes, keep}}, x)
+}
+
+func (op reduceSumSquare) onnx() form { return op.form("ReduceSumSquare") }
+func (op reduceSumSquare) eval(in, out []array) {
+	squares := newArray(in[0].shape)
+	for i, x := range in[0].data {
+		squares.data[i] = x * x
+	}
+	op.sum([]array{squares}, out)
+}
+func (op reduceSumSquare) gradient(g *Graph, n *node, dy []*Value) []*Value {
+	x := n.in[0]
+	return []*Value{g.Mul(x, g.Mul(g.Reshape(dy[0], op.kept(x.shape)...), g.Scalar(2)))}
+}
+
 // reduceMean is the mean over some dimensions.
 type reduceMean struct{ reduction }
 
