@@ -136,8 +136,12 @@ type TrainConfig struct {
 	DecaySteps int     `yaml:"decay_steps"` // steps from the peak to the final rate
 	Splice     float64 `yaml:"splice"`      // share of contexts with another user's past
 	MaxLag     int64   `yaml:"max_lag"`     // events behind before steps are skipped
-	Seed       uint64  `yaml:"seed"`
-	Threads    int     `yaml:"threads"` // intra-op threads of a step
+	// BirthSteps are taken on pseudo-users drawn from the catalogue alone;
+	// PseudoShare is their share of later contexts.
+	BirthSteps  int     `yaml:"birth_steps"`
+	PseudoShare float64 `yaml:"pseudo_share"`
+	Seed        uint64  `yaml:"seed"`
+	Threads     int     `yaml:"threads"` // intra-op threads of a step
 }
 
 // SamplerConfig is [sampler.Options] as written in the file.
@@ -189,7 +193,7 @@ func DefaultConfig() Config {
 		},
 		Train: TrainConfig{
 			Steps: t.Steps, LR: t.LR, LRMin: t.LRMin, DecaySteps: t.DecaySteps, Splice: t.Splice,
-			MaxLag: t.MaxLag, Seed: t.Seed, Threads: t.Threads,
+			MaxLag: t.MaxLag, BirthSteps: t.BirthSteps, PseudoShare: t.PseudoShare, Seed: t.Seed, Threads: t.Threads,
 		},
 		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}},
 		Decoder:     DecoderConfig{Manifest: "none"},
@@ -348,6 +352,7 @@ func (c Config) onlineConfig() online.Config {
 	o, t := online.DefaultConfig(), c.Train
 	o.Steps, o.LR, o.LRMin, o.DecaySteps = t.Steps, t.LR, t.LRMin, t.DecaySteps
 	o.Splice, o.MaxLag, o.Seed, o.Threads = t.Splice, t.MaxLag, t.Seed, t.Threads
+	o.BirthSteps, o.PseudoShare = t.BirthSteps, t.PseudoShare
 	return o
 }
 

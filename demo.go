@@ -101,7 +101,9 @@ func (d *Demo) serviceConfig(brokerAddr, dir string) Config {
 	c.Prior.Dim = shapesDim
 	c.Decoder.Manifest = "shapes"
 	c.HTTP.Listen = d.config.Listen
-	c.Train.Steps = 6 // a minute's events are few: the cores learn more from each than the default takes
+	// A minute's events are few: the cores learn more from each than the
+	// default takes, and the general lesson of birth is kept short for that.
+	c.Train.Steps, c.Train.BirthSteps = 6, 400
 	c.ONNXRuntime.Library = d.config.Library
 	return c
 }

@@ -54,6 +54,7 @@ func newStand(t *testing.T) *stand {
 	c.Kafka.Partitions = 2
 	c.State.Dir = t.TempDir()
 	c.Prior = PriorConfig{Kind: "auto", Dim: testDim, Hidden: 16, Blocks: 1, Heads: 2}
+	c.Train.BirthSteps = 100
 	c.HTTP.Listen = "127.0.0.1:0"
 	s := &stand{t: t, config: c}
 	if s.client, err = c.NewClient(); err != nil {

@@ -22,7 +22,7 @@ func (t *Trainer) announceIfDue(ctx context.Context) error {
 		}
 		return t.tell(ctx)
 	}
-	atRest := len(t.queue) == 0 && len(t.pending) == 0 && t.record.Owed == 0 && now.Sub(t.lastEvent) >= t.cfg.Idle
+	atRest := t.unborn() == 0 && len(t.queue) == 0 && len(t.pending) == 0 && t.record.Owed == 0 && now.Sub(t.lastEvent) >= t.cfg.Idle
 	if t.untold >= t.cfg.AnnounceSteps || now.Sub(t.lastAnnounce) >= t.cfg.AnnounceEvery || atRest {
 		return t.release(ctx)
 	}

@@ -103,7 +103,7 @@ func BenchmarkDraw(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				at := int(step) * 32 % (len(newest) - 31)
-				batch, _, err := d.batchOf(stream(1, streamDraw, step), newest[at:at+32])
+				batch, _, err := d.batchOf(stream(1, streamDraw, step), newest[at:at+32], 0)
 				if err != nil {
 					b.Fatal(err)
 				}

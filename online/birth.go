@@ -18,7 +18,42 @@ func (t *Trainer) birth(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if t.crowded() {
+		// Pseudo-users teach the first steps; the events wait their turn.
+		t.record.Owed += int64(len(first))
+		return t.bornOfCatalogue(ctx)
+	}
 	return t.firstSteps(ctx, first)
+}
+
+// crowded reports whether the catalogue is large enough for pseudo-users.
+func (t *Trainer) crowded() bool {
+	return t.cfg.BirthSteps > 0 && t.items.Len() >= t.cfg.MinItems
+}
+
+// bornOfCatalogue takes the first steps on pseudo-users and announces version 1;
+// what is left of the birth steps follows whenever no event waits.
+func (t *Trainer) bornOfCatalogue(ctx context.Context) error {
+	for range min(t.cfg.FirstSteps, t.cfg.BirthSteps) {
+		if err := t.birthStep(ctx); err != nil {
+			return err
+		}
+	}
+	return t.release(ctx)
+}
+
+// birthStep takes one step on pseudo-users alone.
+func (t *Trainer) birthStep(ctx context.Context) error {
+	t.record.Birth++
+	return t.stepOn(ctx, nil, t.drawer.prior.Contexts)
+}
+
+// unborn is the number of birth steps still to be taken.
+func (t *Trainer) unborn() int64 {
+	if !t.crowded() {
+		return 0
+	}
+	return max(0, int64(t.cfg.BirthSteps)-t.record.Birth)
 }
 
 // growth watches the catalogue for the moment a prior can be born.
@@ -61,7 +96,7 @@ func (t *Trainer) gather(ctx context.Context, g *growth) ([]Example, error) {
 				return nil, err
 			}
 		}
-		if t.learner != nil && events >= int64(t.cfg.FirstEvents) {
+		if t.learner != nil && (t.crowded() || events >= int64(t.cfg.FirstEvents)) {
 			t.record.Events = events
 			t.record.Owed = events - int64(len(first))
 			return first, nil
@@ -93,7 +128,11 @@ func (t *Trainer) gather(ctx context.Context, g *growth) ([]Example, error) {
 // create makes the prior from the catalogue as it stands.
 func (t *Trainer) create() error {
 	sample := sampleItems(stream(t.cfg.Seed, streamStats, 0), t.cfg.StatsItems, t.items.Each)
-	st, err := prior.NewState(t.priorCfg, prior.NewStats(sample), t.cfg.Seed)
+	embeddings := make([][]float32, len(sample))
+	for i, it := range sample {
+		embeddings[i] = it.e
+	}
+	st, err := prior.NewState(t.priorCfg, prior.NewStats(embeddings), t.cfg.Seed)
 	if err != nil {
 		return fmt.Errorf("making the prior: %w", err)
 	}
@@ -120,7 +159,7 @@ func (t *Trainer) firstSteps(ctx context.Context, first []Example) error {
 		for i := range fresh {
 			fresh[i] = first[(s*each+i)%len(first)]
 		}
-		if err := t.stepOn(ctx, fresh); err != nil {
+		if err := t.stepOn(ctx, fresh, 0); err != nil {
 			return err
 		}
 	}

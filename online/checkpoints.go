@@ -37,6 +37,7 @@ type record struct {
 	Events   int64           `json:"events"`   // consumed since birth
 	Examples int64           `json:"examples"` // targets learned from
 	Owed     int64           `json:"owed"`     // consumed events whose steps are still to be taken
+	Birth    int64           `json:"birth"`    // steps taken on pseudo-users alone
 	Refused  int64           `json:"refused"`  // steps of no finite loss: part of the random streams
 	Loss     float64         `json:"loss"`
 	LossEMA  float64         `json:"loss_ema"`

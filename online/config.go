@@ -53,6 +53,14 @@ type Config struct {
 	// taken at once and version 1 is announced.
 	FirstEvents, FirstSteps int
 
+	// BirthSteps is the number of steps that a new prior takes on pseudo-users,
+	// drawn from the catalogue alone, whenever no event waits; the first
+	// FirstSteps of them make version 1. 0 leaves pseudo-users out of birth.
+	BirthSteps int
+	// PseudoShare is the share of contexts of every later step that are
+	// pseudo-users'. Neither applies to a catalogue below MinItems.
+	PseudoShare float64
+
 	// Idle is the time without events after which a partial round is taken
 	// and what is untold is announced.
 	Idle time.Duration
@@ -94,7 +102,7 @@ func DefaultConfig() Config {
 		FreshShare: .5, Splice: .2, SpliceNewest: 28, Thinned: .5, LabelDropout: .12, WindowDropout: .17,
 		TargetNewest: 28, TargetDecay: 8, LikedWeight: 4,
 		LR: 1e-3, LRMin: 1e-4, Warmup: 50, DecaySteps: 2000,
-		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50,
+		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, PseudoShare: .1,
 		Idle: 2 * time.Second, AnnounceEvery: 10 * time.Second, AnnounceSteps: 256, Keep: 5,
 		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256, Seed: 1, Threads: 1,
 	}
@@ -124,7 +132,7 @@ func (c Config) Validate() error {
 		name string
 		v    float64
 	}{
-		{"fresh_share", c.FreshShare}, {"splice", c.Splice}, {"thinned", c.Thinned},
+		{"fresh_share", c.FreshShare}, {"pseudo_share", c.PseudoShare}, {"splice", c.Splice}, {"thinned", c.Thinned},
 		{"label_dropout", c.LabelDropout}, {"window_dropout", c.WindowDropout}, {"cpu_share", c.CPUShare},
 	} {
 		if !(f.v >= 0 && f.v <= 1) {
@@ -136,6 +144,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("window_dropout: %v is below label_dropout (%v): a context whose labels are dropped is emptied too", c.WindowDropout, c.LabelDropout)
 	case !(c.LRMin >= 0 && c.LRMin <= c.LR):
 		return fmt.Errorf("lr_min: %v is not in [0, lr]", c.LRMin)
+	case c.BirthSteps < 0:
+		return fmt.Errorf("birth_steps: %d is negative", c.BirthSteps)
 	case c.Warmup < 0:
 		return fmt.Errorf("warmup: %d is negative", c.Warmup)
 	case c.Keep < 2: // the version before may be being loaded

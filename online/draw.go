@@ -34,6 +34,7 @@ type items interface {
 // tally counts what happened while batches were drawn.
 type tally struct {
 	Fresh, Replayed   int // contexts by origin
+	Pseudo            int // contexts of pseudo-users
 	Spliced, Emptied  int // contexts
 	Unlabelled        int // contexts whose labels are dropped as well
 	Cut               int // fresh contexts that lacked entries a later event had pushed out or hidden
@@ -45,6 +46,7 @@ type tally struct {
 func (t *tally) add(o tally) {
 	t.Fresh += o.Fresh
 	t.Replayed += o.Replayed
+	t.Pseudo += o.Pseudo
 	t.Spliced += o.Spliced
 	t.Emptied += o.Emptied
 	t.Unlabelled += o.Unlabelled
@@ -62,6 +64,7 @@ type drawer struct {
 	prior  prior.Config
 	people people
 	items  items
+	crowd  *crowd // nil: no pseudo-users
 
 	batch   prior.Batch
 	entries [][]prior.Entry // one buffer a context
@@ -80,7 +83,7 @@ func newDrawer(cfg Config, p prior.Config, who people, what items) *drawer {
 
 // life is one user's window as a training context sees it.
 type life struct {
-	user    string
+	user    string  // "" for a pseudo-user
 	counted uint64  // events of the row
 	newest  []Entry // newest first
 	older   []Entry // the reservoir of older likes
@@ -88,10 +91,11 @@ type life struct {
 }
 
 // batchOf draws one step's batch: up to FreshShare of the contexts from fresh
-// (in its order), the rest from random users. The batch and what it points to
+// (in its order), then pseudo contexts of pseudo-users, the rest from random
+// users, whom pseudo-users stand in for where there are none. The batch and what it points to
 // are valid until the next call. It has no contexts when the table offers no
 // target at all.
-func (d *drawer) batchOf(rng *rand.Rand, fresh []Example) (*prior.Batch, tally, error) {
+func (d *drawer) batchOf(rng *rand.Rand, fresh []Example, pseudo int) (*prior.Batch, tally, error) {
 	d.batch.Contexts, d.batch.Targets, d.tally = d.batch.Contexts[:0], d.batch.Targets[:0], tally{}
 	quota := int(math.Round(d.cfg.FreshShare * float64(d.prior.Contexts)))
 	for _, e := range fresh {
@@ -108,11 +112,14 @@ func (d *drawer) batchOf(rng *rand.Rand, fresh []Example) (*prior.Batch, tally, 
 		if !ok {
 			continue
 		}
-		if ok, err = d.context(rng, l); err != nil {
+		if ok, err = d.context(rng, l, d.anyone); err != nil {
 			return nil, d.tally, err
 		} else if ok {
 			d.tally.Fresh++
 		}
+	}
+	if err := d.invent(rng, pseudo); err != nil {
+		return nil, d.tally, err
 	}
 	// Users without a single target are drawn in vain: bounded, so that a table
 	// full of them cannot hold the trainer.
@@ -124,14 +131,42 @@ func (d *drawer) batchOf(rng *rand.Rand, fresh []Example) (*prior.Batch, tally, 
 		if !ok {
 			continue
 		}
-		if ok, err = d.context(rng, l); err != nil {
+		if ok, err = d.context(rng, l, d.anyone); err != nil {
 			return nil, d.tally, err
 		} else if ok {
 			d.tally.Replayed++
 		}
 	}
+	if err := d.invent(rng, d.prior.Contexts); err != nil {
+		return nil, d.tally, err
+	}
 	d.tally.Targets = len(d.batch.Targets)
 	return &d.batch, d.tally, nil
+}
+
+// invent adds up to n contexts of pseudo-users, as long as there is room.
+func (d *drawer) invent(rng *rand.Rand, n int) error {
+	if d.crowd == nil {
+		return nil
+	}
+	for range n {
+		if len(d.batch.Contexts) == d.prior.Contexts {
+			break
+		}
+		l, _, _ := d.invented(rng)
+		if ok, err := d.context(rng, l, d.invented); err != nil {
+			return err
+		} else if ok {
+			d.tally.Pseudo++
+		}
+	}
+	return nil
+}
+
+// invented returns the life of a pseudo-user, shaped like [drawer.anyone].
+func (d *drawer) invented(rng *rand.Rand) (life, bool, error) {
+	newest := min(d.cfg.SpliceNewest, d.prior.MaxTokens)
+	return d.crowd.life(rng, newest, d.prior.MaxTokens-newest), true, nil
 }
 
 // at returns the life of e's user as it was just before e, with e as newest[0].
@@ -185,20 +220,20 @@ func (d *drawer) life(user string) (life, bool, error) {
 	return life{user: user, counted: row.Events, newest: row.Window[:i:i], older: row.Window[i:]}, true, nil
 }
 
-// context adds one context and its targets to the batch. It reports false when
-// l holds no target.
-func (d *drawer) context(rng *rand.Rand, l life) (bool, error) {
+// context adds one context and its targets to the batch; other draws whose past
+// is spliced in. It reports false when l holds no target.
+func (d *drawer) context(rng *rand.Rand, l life, other func(*rand.Rand) (life, bool, error)) (bool, error) {
 	own, past := l, life{}
 	spliced := false
 	if rng.Float64() < d.cfg.Splice {
 		m := 1 + rng.IntN(d.cfg.SpliceNewest)
-		other, ok, err := d.anyone(rng)
+		before, ok, err := other(rng)
 		if err != nil {
 			return false, err
 		}
-		if ok && other.user != l.user {
+		if ok && (before.user != l.user || l.user == "") {
 			spliced = true
-			own.newest, own.older, past = l.newest[:min(m, len(l.newest))], nil, other
+			own.newest, own.older, past = l.newest[:min(m, len(l.newest))], nil, before
 			past.newest = past.newest[:min(len(past.newest), max(0, d.cfg.SpliceNewest-len(own.newest)))]
 		}
 	}
@@ -333,39 +368,41 @@ func isTarget(newest []Entry, targets []int, item string) bool {
 	return false
 }
 
-// sampleItems returns the embeddings of up to n items, a uniform sample that
-// depends on the random source and on the order of each alone.
-func sampleItems(rng *rand.Rand, n int, each func(func(id string, e []float32) bool)) [][]float32 {
+// sampleItems returns up to n items in the order of each, a uniform sample that
+// depends on the random source and on that order alone.
+func sampleItems(rng *rand.Rand, n int, each func(func(id string, e []float32) bool)) []listed {
 	type picked struct {
 		at int
-		e  []float32
+		listed
 	}
 	var sample []picked // Vitter's algorithm R
 	at := 0
-	each(func(_ string, e []float32) bool {
+	each(func(id string, e []float32) bool {
 		if len(sample) < n {
-			sample = append(sample, picked{at, e})
+			sample = append(sample, picked{at, listed{id, e}})
 		} else if j := rng.IntN(at + 1); j < n {
-			sample[j] = picked{at, e}
+			sample[j] = picked{at, listed{id, e}}
 		}
 		at++
 		return true
 	})
 	sort.Slice(sample, func(i, j int) bool { return sample[i].at < sample[j].at })
-	out := make([][]float32, len(sample))
+	out := make([]listed, len(sample))
 	for i, p := range sample {
-		out[i] = p.e
+		out[i] = p.listed
 	}
 	return out
 }
 
 // Streams of randomness: one for the draws of a step, one for its noise, one
-// each for birth and for scoring, so that none shifts another.
+// each for birth, scoring and pseudo-users, so that none shifts another.
 const (
 	streamDraw = iota + 1
 	streamNoise
 	streamStats
 	streamScore
+	streamCrowd
+	streamBall
 )
 
 // stream returns the random source of (seed, use, step): a restart at the same

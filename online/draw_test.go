@@ -73,7 +73,7 @@ func TestBatchShape(t *testing.T) {
 		p := smallPrior()
 		p.MaxTokens = rapid.IntRange(1, 60).Draw(t, "tokens")
 		d := newDrawer(DefaultConfig(), p, w, w.shop)
-		b, tally, err := d.batchOf(stream(seed, streamDraw, 3), w.newest(20))
+		b, tally, err := d.batchOf(stream(seed, streamDraw, 3), w.newest(20), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestTargetsAreUsableEvents(t *testing.T) {
 		cfg := DefaultConfig()
 		cfg.LabelDropout, cfg.WindowDropout = 0, 0
 		d := newDrawer(cfg, smallPrior(), w, w.shop)
-		b, _, err := d.batchOf(stream(seed, streamDraw, 1), w.newest(30))
+		b, _, err := d.batchOf(stream(seed, streamDraw, 1), w.newest(30), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +171,7 @@ func TestFreshContextsPrecedeTheirEvent(t *testing.T) {
 		fresh := w.newest(40)
 		at := rapid.IntRange(0, len(fresh)-1).Draw(t, "event")
 		e := fresh[at]
-		b, tally, err := d.batchOf(stream(seed, streamDraw, 1), fresh[at:at+1])
+		b, tally, err := d.batchOf(stream(seed, streamDraw, 1), fresh[at:at+1], 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestFreshContextsPrecedeTheirEvent(t *testing.T) {
 func TestDrawIsDeterministic(t *testing.T) {
 	w := randomTown(5, 6, false)
 	draw := func(d *drawer, step int64) *prior.Batch {
-		b, _, err := d.batchOf(stream(9, streamDraw, step), w.newest(20))
+		b, _, err := d.batchOf(stream(9, streamDraw, step), w.newest(20), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +277,7 @@ func TestTargetWeights(t *testing.T) {
 	const draws = 16_000
 	var got [townNewest]float64
 	for step := int64(0); step < draws/int64(p.Contexts); step++ {
-		b, _, err := d.batchOf(stream(1, streamDraw, step), nil)
+		b, _, err := d.batchOf(stream(1, streamDraw, step), nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -297,7 +297,7 @@ func TestTargetsAreDistinctEntries(t *testing.T) {
 	w := fullTown(3, liked)
 	d := newDrawer(DefaultConfig(), smallPrior(), w, w.shop)
 	for step := range int64(50) {
-		b, _, err := d.batchOf(stream(1, streamDraw, step), w.newest(8))
+		b, _, err := d.batchOf(stream(1, streamDraw, step), w.newest(8), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,7 +322,7 @@ func TestSplice(t *testing.T) {
 	var lengths [townNewest + 1]int
 	spliced := 0
 	for step := range int64(400) {
-		b, tally, err := d.batchOf(stream(2, streamDraw, step), nil)
+		b, tally, err := d.batchOf(stream(2, streamDraw, step), nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +377,7 @@ func TestRates(t *testing.T) {
 	d := newDrawer(cfg, p, w, w.shop)
 	contexts, emptied, unlabelled, whole, short := 0, 0, 0, 0, 0
 	for step := range int64(1000) {
-		b, tally, err := d.batchOf(stream(3, streamDraw, step), nil)
+		b, tally, err := d.batchOf(stream(3, streamDraw, step), nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -425,7 +425,7 @@ func TestBurst(t *testing.T) {
 		w.events[79-40], // pushed out of the newest part
 		w.events[79-10], // ten later events are folded
 		w.events[79],    // the newest
-	})
+	}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -451,7 +451,7 @@ func TestGeneratedImagesAreContextOnly(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Thinned, cfg.WindowDropout, cfg.LabelDropout, cfg.Splice = 0, 0, 0, 0
 	d := newDrawer(cfg, smallPrior(), w, w.shop)
-	b, tally, err := d.batchOf(stream(1, streamDraw, 0), extra)
+	b, tally, err := d.batchOf(stream(1, streamDraw, 0), extra, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -484,7 +484,7 @@ func TestEmptyTables(t *testing.T) {
 	silent.fold(Example{UserID: "u", ItemID: "nowhere", Class: prior.ClassNone, EventHash: 1})
 	for name, w := range map[string]*town{"no users": empty, "no item known": unknown, "no entries": silent} {
 		d := newDrawer(DefaultConfig(), smallPrior(), w, w.shop)
-		b, _, err := d.batchOf(stream(1, streamDraw, 0), []Example{{UserID: "u", ItemID: "nowhere", Class: prior.StrongPositive, EventHash: 1}})
+		b, _, err := d.batchOf(stream(1, streamDraw, 0), []Example{{UserID: "u", ItemID: "nowhere", Class: prior.StrongPositive, EventHash: 1}}, 0)
 		if err != nil || len(b.Contexts) != 0 || len(b.Targets) != 0 {
 			t.Errorf("%s: %d contexts, %d targets, %v", name, len(b.Contexts), len(b.Targets), err)
 		}
@@ -500,10 +500,10 @@ func (brokenTown) User(string) (User, bool, error) {
 func TestTableErrors(t *testing.T) {
 	w := fullTown(2, liked)
 	d := newDrawer(DefaultConfig(), smallPrior(), brokenTown{w.town}, w.shop)
-	if _, _, err := d.batchOf(stream(1, streamDraw, 0), nil); err == nil {
+	if _, _, err := d.batchOf(stream(1, streamDraw, 0), nil, 0); err == nil {
 		t.Error("replay: no error")
 	}
-	if _, _, err := d.batchOf(stream(1, streamDraw, 0), w.newest(1)); err == nil {
+	if _, _, err := d.batchOf(stream(1, streamDraw, 0), w.newest(1), 0); err == nil {
 		t.Error("fresh: no error")
 	}
 }
@@ -524,7 +524,8 @@ func TestSampleItems(t *testing.T) {
 		if len(sample) != 10 {
 			t.Fatalf("%d items", len(sample))
 		}
-		for _, e := range sample {
+		for _, it := range sample {
+			e := it.e
 			if e[0] <= last {
 				t.Fatal("not in order of id")
 			}
@@ -547,7 +548,7 @@ func TestLongWindowsKeepTheirOlderLikes(t *testing.T) {
 	p := smallPrior()
 	p.MaxTokens = 30
 	d := newDrawer(cfg, p, w, w.shop)
-	b, _, err := d.batchOf(stream(1, streamDraw, 0), nil)
+	b, _, err := d.batchOf(stream(1, streamDraw, 0), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

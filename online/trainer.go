@@ -279,6 +279,8 @@ func (t *Trainer) rounds(ctx context.Context) error {
 			err = t.round(ctx, t.cfg.Round)
 		case t.record.Owed > 0:
 			err = t.round(ctx, 0)
+		case t.unborn() > 0:
+			err = t.birthStep(ctx)
 		case len(t.pending) > 0 && (now.Sub(t.lastEvent) >= t.cfg.Idle || now.Sub(t.pendingSince) >= t.cfg.AnnounceEvery):
 			err = t.round(ctx, len(t.pending))
 		default:
@@ -398,6 +400,10 @@ func (t *Trainer) round(ctx context.Context, n int) error {
 		events = int(min(t.record.Owed, int64(t.cfg.Round)))
 	}
 	steps := (t.cfg.Steps*events + t.cfg.Round - 1) / t.cfg.Round
+	pseudo := 0
+	if t.crowded() {
+		pseudo = int(math.Round(t.cfg.PseudoShare * float64(t.drawer.prior.Contexts)))
+	}
 	if err := t.heldOut.keep(t.drawer, fresh); err != nil {
 		return err
 	}
@@ -405,7 +411,7 @@ func (t *Trainer) round(ctx context.Context, n int) error {
 		t.skip(steps, lag)
 	} else {
 		for i := range steps {
-			if err := t.stepOn(ctx, fresh[i*n/steps:(i+1)*n/steps]); err != nil {
+			if err := t.stepOn(ctx, fresh[i*n/steps:(i+1)*n/steps], pseudo); err != nil {
 				return err
 			}
 		}
@@ -433,14 +439,18 @@ func (t *Trainer) skip(steps int, lag int64) {
 	}
 }
 
-// stepOn takes one optimizer step whose fresh contexts are of the given events.
-func (t *Trainer) stepOn(ctx context.Context, fresh []Example) error {
+// stepOn takes one optimizer step whose fresh contexts are of the given events
+// and of which pseudo contexts are pseudo-users'.
+func (t *Trainer) stepOn(ctx context.Context, fresh []Example, pseudo int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	start := t.now()
+	if n := t.items.Len(); t.crowded() && t.drawer.crowd.outgrown(n) {
+		t.drawer.crowd = newCrowd(t.seed, n, t.items.Each)
+	}
 	at := t.step + t.record.Refused
-	batch, tally, err := t.drawer.batchOf(stream(t.seed, streamDraw, at), fresh)
+	batch, tally, err := t.drawer.batchOf(stream(t.seed, streamDraw, at), fresh, pseudo)
 	if err != nil {
 		return fmt.Errorf("drawing a batch: %w", err)
 	}
@@ -520,13 +530,15 @@ func (t *Trainer) rest(ctx context.Context, step time.Duration) error {
 	}
 }
 
-// rate is the learning rate of the step after n steps: linear warm-up, cosine
-// to LRMin over the first DecaySteps, then constant.
+// rate is the learning rate of the step after n: a linear warm-up, then a cosine
+// from LR to LRMin over DecaySteps. Steps of birth do not count towards the
+// cosine: what events teach is worth the whole of it.
 func (t *Trainer) rate(n int64) float64 {
 	c := t.cfg
 	if n < int64(c.Warmup) {
 		return c.LR * float64(n+1) / float64(c.Warmup)
 	}
+	n = max(0, n-t.record.Birth)
 	if n >= int64(c.DecaySteps) {
 		return c.LRMin
 	}

@@ -1,0 +1,193 @@
+package online
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"rebeca/prior"
+)
+
+// plain is a catalogue of n items in the plane.
+func plain(n int) *shop {
+	s := &shop{items: map[string][]float32{}}
+	rng := rand.New(rand.NewPCG(3, 3))
+	for i := range n {
+		s.add(fmt.Sprintf("%05d", i), []float32{float32(rng.NormFloat64()), float32(rng.NormFloat64())})
+	}
+	return s
+}
+
+func TestBallsAreNearestNeighbours(t *testing.T) {
+	s := plain(1000)
+	c := newCrowd(1, s.Len(), s.Each)
+	sizes := map[int]bool{}
+	for i := range 200 {
+		b := c.ball(i)
+		sizes[len(b)] = true
+		if len(b) < fewestInBall || float64(len(b)) > 1000*largestBall {
+			t.Fatalf("a ball of %d of 1000 items", len(b))
+		}
+		if !slices.IsSorted(b) || !slices.Equal(b, newCrowd(1, s.Len(), s.Each).ball(i)) {
+			t.Fatal("a ball is not the same when drawn again")
+		}
+		// Its centre is the member from which no outsider is nearer than the farthest member.
+		isBall := func(centre int32) bool {
+			far, nearest := 0.0, math.Inf(1)
+			for k, it := range c.items {
+				d := math.Hypot(float64(it.e[0]-c.items[centre].e[0]), float64(it.e[1]-c.items[centre].e[1]))
+				if _, in := slices.BinarySearch(b, int32(k)); in {
+					far = max(far, d)
+				} else {
+					nearest = min(nearest, d)
+				}
+			}
+			return far <= nearest
+		}
+		if !slices.ContainsFunc(b, isBall) {
+			t.Fatalf("ball %d is not the neighbourhood of any of its items", i)
+		}
+	}
+	if len(sizes) < 30 {
+		t.Errorf("only %d sizes in 200 balls", len(sizes))
+	}
+}
+
+// TestPseudoUsersAnswerByTheirTaste holds rates of likes within and outside the
+// balls against what was drawn.
+func TestPseudoUsersAnswerByTheirTaste(t *testing.T) {
+	s := plain(1000)
+	c := newCrowd(1, s.Len(), s.Each)
+	rng := stream(5, streamDraw, 0)
+	for range 20 {
+		p := c.draw(rng)
+		var in, inLiked, out, outLiked float64
+		for range 6000 {
+			item, liked := p.impression(rng)
+			inside := slices.ContainsFunc(p.balls, func(b []int32) bool { _, ok := slices.BinarySearch(b, item); return ok })
+			n, l := &out, &outLiked
+			if inside {
+				n, l = &in, &inLiked
+			}
+			*n++
+			if liked {
+				*l++
+			}
+		}
+		// Five standard deviations of a binomial.
+		if sd := math.Sqrt(.25 / in); math.Abs(inLiked/in-p.inside) > 5*sd {
+			t.Errorf("inside liked %.3f, drawn was %.3f", inLiked/in, p.inside)
+		}
+		if sd := math.Sqrt(.11 / out); math.Abs(outLiked/out-p.outside) > 5*sd {
+			t.Errorf("outside liked %.3f, drawn was %.3f", outLiked/out, p.outside)
+		}
+		if in/6000 < p.aimed-5*math.Sqrt(.25/6000) {
+			t.Errorf("%.3f of the impressions lie inside, %.3f are aimed", in/6000, p.aimed)
+		}
+	}
+}
+
+func TestPseudoWindows(t *testing.T) {
+	s := plain(400)
+	c := newCrowd(1, s.Len(), s.Each)
+	full, withOlder := 0, 0
+	for i := range int64(2000) {
+		l := c.life(stream(1, streamDraw, i), 28, 24)
+		if len(l.newest) < 1 || len(l.newest) > 28 || len(l.older) > 24 || len(l.newest) < 28 && len(l.older) > 0 {
+			t.Fatalf("a window of %d newest and %d older", len(l.newest), len(l.older))
+		}
+		for _, e := range l.newest {
+			if e.Older || e.Class == prior.ClassNone || heldOut(e.EventHash) {
+				t.Fatalf("entry %+v among the newest", e)
+			}
+		}
+		for _, e := range l.older {
+			if !e.Older || e.Class != prior.StrongPositive {
+				t.Fatalf("entry %+v among the older likes", e)
+			}
+		}
+		if len(l.newest) == 28 {
+			full++
+		}
+		if len(l.older) > 0 {
+			withOlder++
+		}
+	}
+	if full < 700 || full > 1000 || withOlder < 600 {
+		t.Errorf("%d of 2000 windows are full, %d have older likes", full, withOlder)
+	}
+}
+
+// TestPseudoContexts draws batches with and without people.
+func TestPseudoContexts(t *testing.T) {
+	w := fullTown(6, liked)
+	d := newDrawer(DefaultConfig(), smallPrior(), w, w.shop)
+	d.crowd = newCrowd(1, w.shop.Len(), w.shop.Each)
+	n := d.prior.Contexts
+	b, tally, err := d.batchOf(stream(1, streamDraw, 0), w.newest(4), n/4)
+	if err != nil || tally.Pseudo != n/4 || tally.Fresh == 0 || tally.Fresh+tally.Pseudo+tally.Replayed != n || len(b.Contexts) != n {
+		t.Errorf("%d fresh, %d pseudo, %d replayed of %d contexts: %v", tally.Fresh, tally.Pseudo, tally.Replayed, n, err)
+	}
+	empty := newTown()
+	empty.shop = w.shop
+	d = newDrawer(DefaultConfig(), smallPrior(), empty, w.shop)
+	d.crowd = newCrowd(1, w.shop.Len(), w.shop.Each)
+	b, tally, err = d.batchOf(stream(1, streamDraw, 0), nil, 0)
+	if err != nil || tally.Pseudo != n || len(b.Contexts) != n || len(b.Targets) < n {
+		t.Errorf("nobody is there and %d of %d contexts are pseudo-users': %v", tally.Pseudo, n, err)
+	}
+	again := newDrawer(DefaultConfig(), smallPrior(), empty, w.shop)
+	again.crowd = newCrowd(1, w.shop.Len(), w.shop.Each)
+	c, _, err := again.batchOf(stream(1, streamDraw, 0), nil, 0)
+	if err != nil || fmt.Sprint(*b) != fmt.Sprint(*c) {
+		t.Error("the same seed draws other pseudo-users")
+	}
+}
+
+// TestBornOfTheCatalogue has a catalogue and no event: version 1 comes, the
+// rest of birth follows, then the trainer rests with everything announced; a
+// restart does not repeat birth.
+func TestBornOfTheCatalogue(t *testing.T) {
+	cfg := quick()
+	cfg.BirthSteps, cfg.PseudoShare = 12, .25
+	w := newClusters(4, 8, 60)
+	dir := t.TempDir()
+	s := newStation(t, cfg, w, dir)
+	s.CatalogueReady()
+	s.run()
+	await(t, "birth is over and told", func() bool { return s.last().Step == 12 })
+	if first := s.heard()[0]; first.Step != int64(cfg.FirstSteps) {
+		t.Errorf("version 1 is of step %d, expected %d", first.Step, cfg.FirstSteps)
+	}
+	s.push(w.events(128, 8))
+	await(t, "the events are known", func() bool { st := s.Status(); return st.Events == 128 && s.last().Step == 12+4 })
+	s.stop()
+
+	s = newStation(t, cfg, w, dir)
+	s.CatalogueReady()
+	s.run()
+	await(t, "the version is told again", func() bool { return len(s.heard()) > 0 })
+	s.push(w.events(64, 8))
+	await(t, "more is known", func() bool { return s.last().Step == 16+2 })
+	s.stop()
+	if st, err := prior.LoadState(s.last().URI); err != nil || st.Step != 18 {
+		t.Errorf("the last version is of step %d: %v", st.Step, err)
+	}
+}
+
+// TestBirthDoesNotUseUpTheRate holds the schedule after birth against one
+// without birth.
+func TestBirthDoesNotUseUpTheRate(t *testing.T) {
+	w := newClusters(1, 3, 60)
+	tr := newTrainer(DefaultConfig(), smallPrior(), w, w.shop, t.TempDir(), nil, nil, nil)
+	plainRate := tr.rate(500)
+	tr.record.Birth = 700
+	if got := tr.rate(1200); got != plainRate {
+		t.Errorf("500 steps after birth the rate is %v, without birth %v", got, plainRate)
+	}
+	if got := tr.rate(60); got != tr.cfg.LR {
+		t.Errorf("during birth the rate is %v", got)
+	}
+}
