@@ -49,7 +49,7 @@ type section struct {
 // sections lists the tensors of s in file order. The vectors of s must have the size of its layout.
 func (s *State) sections() []section {
 	out := []section{{"stats.mean", []int{s.Config.Dim}, s.Stats.Mean}, {"stats.scale", []int{s.Config.Dim}, s.Stats.Scale}}
-	l := mlp{s.Config.resolved()}.layout()
+	l := s.Config.resolved().network().layout()
 	for _, v := range s.vectors() {
 		for _, p := range l.parameters {
 			out = append(out, section{v.name + "." + p.name, p.shape, v.data[p.offset : p.offset+p.size]})
@@ -181,7 +181,7 @@ func decodeState(data []byte) (*State, error) {
 		return nil, err
 	}
 	body = body[length:]
-	n := mlp{s.Config.resolved()}.layout().size
+	n := s.Config.resolved().network().layout().size
 	if want := 4 * (4*int64(n) + 2*int64(s.Config.Dim)); int64(len(body)) < want {
 		return nil, fmt.Errorf("%d bytes of tensors, this configuration has %d: cut short", len(body), want)
 	}

@@ -11,7 +11,8 @@ import (
 type parameter struct {
 	name   string
 	shape  []int
-	spread float64 // standard deviation of the initial normal draw; 0 starts at zero
+	start  float64 // mean of the initial draw
+	spread float64 // standard deviation of the initial normal draw; 0 starts every value at start
 	offset int     // in the flat vector
 	size   int
 }
@@ -32,6 +33,12 @@ func (l *layout) add(name string, spread float64, shape ...int) {
 	l.parameters = append(l.parameters, p)
 }
 
+// fill appends a parameter that starts at a value.
+func (l *layout) fill(name string, start float64, shape ...int) {
+	l.add(name, 0, shape...)
+	l.parameters[len(l.parameters)-1].start = start
+}
+
 // fanIn is the spread that keeps the variance of a sum over n unit inputs at 1 (LeCun 1998).
 func fanIn(n int) float64 { return 1 / math.Sqrt(float64(n)) }
 
@@ -45,11 +52,11 @@ func (l *layout) linear(name string, spread float64, in, out int) {
 func (l *layout) draw(rng *rand.Rand) []float32 {
 	out := make([]float32, l.size)
 	for _, p := range l.parameters {
-		if p.spread == 0 {
-			continue
-		}
 		for i := range p.size {
-			out[p.offset+i] = float32(rng.NormFloat64() * p.spread)
+			out[p.offset+i] = float32(p.start)
+			if p.spread != 0 {
+				out[p.offset+i] += float32(rng.NormFloat64() * p.spread)
+			}
 		}
 	}
 	return out

@@ -13,19 +13,19 @@ import (
 
 // StepStats describe one training step.
 type StepStats struct {
-	Loss     float64 // before the update: mean squared error per dimension, model scale; 1 is the error of predicting the mean
+	Loss     float64 // before the update: weighted mean squared error per dimension of the objective; of x0, in model scale, 1 is that of the mean
 	GradNorm float64 // before clipping
 }
 
 // Learner trains a prior. Weights, moving average and moments live in two sets of tensors, and each step reads one set and writes
 // the other, so a step copies nothing and a step that is refused leaves the weights as they were. It is not safe for concurrent use.
 type Learner struct {
-	net      mlp
+	net      *architecture
 	stats    Stats
 	seed     uint64
 	steps    int64
 	meta     map[string]string
-	times    [][]float32
+	noising  randomNoising
 	step     *ort.Session
 	loss     *ort.Session
 	batch    *batchTensors
@@ -48,8 +48,8 @@ func NewLearner(s *State, o ort.Options) (*Learner, error) {
 	if err := s.validate(); err != nil {
 		return nil, fmt.Errorf("opening prior for training: %w", err)
 	}
-	l := &Learner{net: mlp{s.Config.resolved()}, stats: s.Stats.clone(), seed: s.Seed, steps: s.Step, meta: maps.Clone(s.Meta)}
-	l.times = l.net.timeFeatures()
+	l := &Learner{net: newArchitecture(s.Config), stats: s.Stats.clone(), seed: s.Seed, steps: s.Step, meta: maps.Clone(s.Meta)}
+	l.noising.diffusion = l.net.diffusion
 	if err := l.build(s, o); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("building training graphs: %w", err)
@@ -109,7 +109,13 @@ func (l *Learner) Step(b *Batch, lr float64, rng *rand.Rand) (StepStats, error) 
 	if !(lr >= 0) || math.IsInf(lr, 0) {
 		return StepStats{}, fmt.Errorf("training step %d: learning rate %v", l.steps+1, lr)
 	}
-	if err := l.batch.set(l.net, l.stats, b, l.times, rng); err != nil {
+	l.noising.rng = rng
+	return l.stepOn(b, lr, &l.noising)
+}
+
+// stepOn is Step with any noising.
+func (l *Learner) stepOn(b *Batch, lr float64, noising noising) (StepStats, error) {
+	if err := l.batch.set(l.net, l.stats, b, noising); err != nil {
 		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, err)
 	}
 	l.setSchedule(lr)
@@ -144,7 +150,8 @@ func (l *Learner) setSchedule(lr float64) {
 
 // Loss returns the loss of b without an update, by the weights or, if ema is true, by their moving average. rng draws as in Step.
 func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
-	if err := l.batch.set(l.net, l.stats, b, l.times, rng); err != nil {
+	l.noising.rng = rng
+	if err := l.batch.set(l.net, l.stats, b, &l.noising); err != nil {
 		return 0, fmt.Errorf("evaluating loss: %w", err)
 	}
 	which := 0

@@ -20,9 +20,8 @@ const (
 // Model samples from a prior: the moving average of a State's weights, compiled for inference. It never changes and is safe for
 // concurrent use.
 type Model struct {
-	net      mlp
+	net      *architecture
 	stats    Stats
-	times    [][]float32
 	identity *identity // shared with the conditions this model encodes
 	empty    *Condition
 	encoder  *ort.Session
@@ -41,20 +40,22 @@ func NewModel(s *State, o ort.Options) (*Model, error) {
 	if err := s.validate(); err != nil {
 		return nil, fmt.Errorf("opening prior: %w", err)
 	}
-	m := &Model{net: mlp{s.Config.resolved()}, stats: s.Stats.clone(), identity: new(identity)}
-	m.times = m.net.timeFeatures()
+	m := &Model{net: newArchitecture(s.Config), stats: s.Stats.clone(), identity: new(identity)}
 	if err := m.compile(s.EMA, o); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("building prior: %w", err)
 	}
 	m.encoders.make = func() *encodeTensors { return m.net.newEncodeTensors() }
 	m.denoisers.make = func() *denoiseTensors { return m.net.newDenoiseTensors() }
-	conditions, err := m.Encode([]Context{nil})
+	if m.net.Kind == kindSimulation {
+		return m, nil
+	}
+	nobody, err := m.encode(1, func(t *encodeTensors, place, _ int) int { return t.clear(m, place) })
 	if err != nil {
 		m.Close()
 		return nil, fmt.Errorf("encoding the empty context: %w", err)
 	}
-	m.empty = conditions[0]
+	m.empty = nobody[0]
 	return m, nil
 }
 
@@ -67,24 +68,29 @@ func (m *Model) compile(flat []float32, o ort.Options) (err error) {
 }
 
 // encoderGraph encodes encodeRows contexts with the given weights.
-func (a mlp) encoderGraph(flat []float32) *graph.Graph {
+func (a *architecture) encoderGraph(flat []float32) *graph.Graph {
 	g := graph.New("encoder")
-	tokens, user := a.encode(g, a.layout().constants(g, flat), a.windowInputs(g, encodeRows))
-	g.Output("tokens", tokens)
+	memory, user := a.encode(g, a.layout().constants(g, flat), a.windowInputs(g, encodeRows))
+	if memory != nil {
+		g.Output("memory", memory)
+	}
 	g.Output("user", user)
 	return g
 }
 
 // denoiserGraph denoises denoiseRows rows, each with a context of its own, with the given weights.
-func (a mlp) denoiserGraph(flat []float32) *graph.Graph {
+func (a *architecture) denoiserGraph(flat []float32) *graph.Graph {
 	g := graph.New("denoiser")
-	in := rows{
-		x:        g.Input("x", denoiseRows, a.Dim),
-		features: g.Input("features", denoiseRows, a.features()),
-		tokens:   g.Input("tokens", denoiseRows, a.slots(), a.Hidden),
-		mask:     g.Input("mask", denoiseRows, 1, a.slots()),
-		user:     g.Input("user", denoiseRows, a.Hidden),
-		size:     g.Input("size", denoiseRows, 1),
+	in := rows{x: g.Input("x", denoiseRows, a.Dim), features: g.Input("features", denoiseRows, a.sizes.features())}
+	if a.sizes.memory > 0 {
+		in.memory = g.Input("memory", denoiseRows, a.sizes.slots, a.sizes.memory)
+	}
+	if !a.tabled() {
+		in.mask = g.Input("mask", denoiseRows, 1, a.slots())
+	}
+	in.user = g.Input("user", denoiseRows, a.sizes.user)
+	if !a.tabled() {
+		in.size = g.Input("size", denoiseRows, 1)
 	}
 	g.Output("prediction", a.denoise(g, a.layout().constants(g, flat), in))
 	return g
@@ -98,100 +104,150 @@ func (m *Model) Stats() Stats { return m.stats }
 
 // Condition is an encoded context: what the denoiser reads of a user. It belongs to the model that encoded it and never changes.
 type Condition struct {
-	// Vector is the user embedding [Hidden]: the layer norm of the mean token. Read only.
+	// Vector is the user embedding: the layer norm of the mean token, [Hidden], or the user's row of the table. Read only.
 	Vector []float32
 
-	tokens   []float32 // [present, Hidden]: the null token, then the entries
-	size     float32   // ln(1 + entries)
+	memory   []float32 // [present, memory]: what attention reads of the null token, then of the entries
+	entries  int
 	identity *identity
 }
 
 // encodeTensors are the tensors of one encoder run.
 type encodeTensors struct {
 	*windowTensors
-	tokens, user *ort.Tensor
+	memory, user *ort.Tensor
 }
 
-func (a mlp) newEncodeTensors() *encodeTensors {
-	return &encodeTensors{
-		windowTensors: a.newWindowTensors(encodeRows),
-		tokens:        ort.NewTensor(encodeRows, int64(a.slots()), int64(a.Hidden)),
-		user:          ort.NewTensor(encodeRows, int64(a.Hidden)),
+func (a *architecture) newEncodeTensors() *encodeTensors {
+	t := &encodeTensors{windowTensors: a.newWindowTensors(encodeRows), user: ort.NewTensor(encodeRows, int64(a.sizes.user))}
+	if a.sizes.memory > 0 {
+		t.memory = ort.NewTensor(encodeRows, int64(a.sizes.slots), int64(a.sizes.memory))
 	}
+	return t
 }
 
 func (t *encodeTensors) close() {
 	t.windowTensors.close()
-	t.tokens.Close()
-	t.user.Close()
+	for _, tensor := range present(t.memory, t.user) {
+		tensor.Close()
+	}
+}
+
+// clear writes the empty context, or nobody, to a place. It returns the number of entries, 0.
+func (t *encodeTensors) clear(m *Model, place int) int {
+	if m.net.tabled() {
+		t.choose(m.net.Config, place, NoUser)
+	} else {
+		t.set(m.net.Config, m.stats, place, nil)
+	}
+	return 0
 }
 
 // Encode returns the condition of each context, in order. A context that is too long, or an entry of another dimension or without a
-// class, is an error.
+// class, is an error, and so is a model with a table of users, which reads no windows: see Users.
 func (m *Model) Encode(ctxs []Context) ([]*Condition, error) {
 	for i, ctx := range ctxs {
-		if err := m.net.checkContext(ctx); err != nil {
+		err := m.net.checkContext(ctx)
+		if err == nil && m.net.tabled() {
+			err = fmt.Errorf("kind %s has a table of users and reads no windows", m.net.Kind)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("encoding context %d: %w", i, err)
 		}
 	}
+	return m.encode(len(ctxs), func(t *encodeTensors, place, i int) int {
+		t.set(m.net.Config, m.stats, place, ctxs[i])
+		return len(ctxs[i])
+	})
+}
+
+// Users returns the conditions of rows of the user table; NoUser is the null row. A row outside the table is an error, and so is a
+// model of a kind that reads windows.
+func (m *Model) Users(users []int) ([]*Condition, error) {
+	for i, user := range users {
+		err := m.net.checkUser(user)
+		if !m.net.tabled() {
+			err = fmt.Errorf("kind %s has no table of users", m.net.Kind)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("encoding user %d: %w", i, err)
+		}
+	}
+	return m.encode(len(users), func(t *encodeTensors, place, i int) int {
+		t.choose(m.net.Config, place, users[i])
+		return 0
+	})
+}
+
+// encode runs the encoder for n contexts; write puts the i-th into a place and returns its number of entries.
+func (m *Model) encode(n int, write func(t *encodeTensors, place, i int) (entries int)) ([]*Condition, error) {
 	m.enter()
 	defer m.running.RUnlock()
 	t := m.encoders.get()
 	defer m.encoders.put(t)
-	out := make([]*Condition, 0, len(ctxs))
-	for chunk := range slices.Chunk(ctxs, encodeRows) {
-		for i := range encodeRows {
-			var ctx Context
-			if i < len(chunk) {
-				ctx = chunk[i]
+	out := make([]*Condition, 0, n)
+	for first := 0; first < n; first += encodeRows {
+		var entries [encodeRows]int
+		count := min(encodeRows, n-first)
+		for place := range encodeRows {
+			if place < count {
+				entries[place] = write(t, place, first+place)
+			} else {
+				t.clear(m, place)
 			}
-			t.set(m.net, m.stats, i, ctx)
 		}
-		if err := m.encoder.Run([]*ort.Tensor{t.items, t.marks, t.share}, []*ort.Tensor{t.tokens, t.user}); err != nil {
+		if err := m.encoder.Run(t.inputs(), present(t.memory, t.user)); err != nil {
 			return nil, fmt.Errorf("encoding contexts: %w", err)
 		}
-		for i, ctx := range chunk {
-			out = append(out, m.condition(t, i, len(ctx)))
+		for place := range count {
+			out = append(out, m.condition(t, place, entries[place]))
 		}
 	}
 	return out, nil
 }
 
-// condition copies the i-th result of an encoder run.
-func (m *Model) condition(t *encodeTensors, i, entries int) *Condition {
-	h := m.net.Hidden
-	first := i * m.net.slots() * h
-	return &Condition{
-		Vector:   slices.Clone(t.user.Data()[i*h : (i+1)*h]),
-		tokens:   slices.Clone(t.tokens.Data()[first : first+(entries+1)*h]),
-		size:     sizeFeature(entries),
-		identity: m.identity,
+// condition copies the result of an encoder run at a place.
+func (m *Model) condition(t *encodeTensors, place, entries int) *Condition {
+	n := m.net.sizes.user
+	c := &Condition{Vector: slices.Clone(t.user.Data()[place*n : (place+1)*n]), entries: entries, identity: m.identity}
+	if t.memory != nil {
+		absent := m.net.MaxTokens - entries
+		first, present := place*m.net.sizes.slots, m.net.sizes.slots-absent
+		c.memory = slices.Clone(t.memory.Data()[first*m.net.sizes.memory : (first+present)*m.net.sizes.memory])
 	}
+	return c
 }
 
 // Row says what one row of Denoise is asked for.
 type Row struct {
 	T     int        // timestep, 0..Timesteps
 	Label Class      // ClassNone is the null label
-	Cond  *Condition // nil is the empty context
+	Cond  *Condition // nil is the empty context, or the null row of a user table
 }
 
-// denoiseTensors are the tensors of one denoiser run.
+// denoiseTensors are the tensors of one denoiser run; nil where the kind has no such input.
 type denoiseTensors struct {
-	x, features, tokens, mask, user, size, prediction *ort.Tensor
+	x, features, memory, mask, user, size, prediction *ort.Tensor
 }
 
-func (a mlp) newDenoiseTensors() *denoiseTensors {
-	d, h, s := int64(a.Dim), int64(a.Hidden), int64(a.slots())
-	return &denoiseTensors{
-		x: ort.NewTensor(denoiseRows, d), features: ort.NewTensor(denoiseRows, int64(a.features())),
-		tokens: ort.NewTensor(denoiseRows, s, h), mask: ort.NewTensor(denoiseRows, 1, s),
-		user: ort.NewTensor(denoiseRows, h), size: ort.NewTensor(denoiseRows, 1), prediction: ort.NewTensor(denoiseRows, d),
+func (a *architecture) newDenoiseTensors() *denoiseTensors {
+	d := int64(a.Dim)
+	t := &denoiseTensors{
+		x: ort.NewTensor(denoiseRows, d), features: ort.NewTensor(denoiseRows, int64(a.sizes.features())),
+		user: ort.NewTensor(denoiseRows, int64(a.sizes.user)), prediction: ort.NewTensor(denoiseRows, d),
 	}
+	if a.sizes.memory > 0 {
+		t.memory = ort.NewTensor(denoiseRows, int64(a.sizes.slots), int64(a.sizes.memory))
+	}
+	if !a.tabled() {
+		t.mask, t.size = ort.NewTensor(denoiseRows, 1, int64(a.slots())), ort.NewTensor(denoiseRows, 1)
+	}
+	return t
 }
 
+// inputs lists the tensors in the order of denoiserGraph.
 func (t *denoiseTensors) inputs() []*ort.Tensor {
-	return []*ort.Tensor{t.x, t.features, t.tokens, t.mask, t.user, t.size}
+	return present(t.x, t.features, t.memory, t.mask, t.user, t.size)
 }
 
 func (t *denoiseTensors) close() {
@@ -200,17 +256,20 @@ func (t *denoiseTensors) close() {
 	}
 }
 
-// Denoise writes the predicted z₀ of each row to dst. dst and x are [len(rows), Dim] in model scale and may be the same slice; x is
-// noised to the timestep of its row. It panics where sizes differ or a condition is of another model, and returns an error where a
-// timestep or a label is out of range.
+// Denoise writes the estimated z₀ of each row to dst, whatever the objective of the loss. dst and x are [len(rows), Dim] in model
+// scale and may be the same slice; x is noised to the timestep of its row. It panics where sizes differ or a condition is of another
+// model, and returns an error where a timestep or a label is out of range or the kind has no empty context.
 func (m *Model) Denoise(dst, x []float32, rows []Row) error {
 	dim := m.net.Dim
 	if len(x) != len(rows)*dim || len(dst) != len(x) {
 		panic(fmt.Sprintf("prior: denoising %d rows of %d dimensions from %d values to %d", len(rows), dim, len(x), len(dst)))
 	}
 	for i, r := range rows {
-		if r.T < 0 || r.T > m.net.Timesteps || r.Label > NumClasses {
+		if _, ok := m.net.labelColumn(r.Label); r.T < 0 || r.T > m.net.Timesteps || !ok {
 			return fmt.Errorf("denoising row %d: timestep %d of %d, label %v", i, r.T, m.net.Timesteps, r.Label)
+		}
+		if r.Cond == nil && m.net.Kind == kindSimulation {
+			return fmt.Errorf("denoising row %d: no user, which kind %s has no row for", i, m.net.Kind)
 		}
 	}
 	m.enter()
@@ -222,16 +281,15 @@ func (m *Model) Denoise(dst, x []float32, rows []Row) error {
 		from, to := first*dim, (first+len(chunk))*dim
 		clear(t.x.Data()[copy(t.x.Data(), x[from:to]):])
 		for i := range denoiseRows {
-			var r Row
-			if i < len(chunk) {
-				r = chunk[i]
-			}
-			m.setRow(t, i, r)
+			m.setRow(t, i, chunk[min(i, len(chunk)-1)])
 		}
 		if err := m.denoiser.Run(t.inputs(), []*ort.Tensor{t.prediction}); err != nil {
 			return fmt.Errorf("denoising: %w", err)
 		}
-		copy(dst[from:to], t.prediction.Data())
+		for i, r := range chunk {
+			a, b := i*dim, (i+1)*dim
+			m.net.diffusion.estimate(dst[from+a:from+b], t.x.Data()[a:b], t.prediction.Data()[a:b], r.T)
+		}
 	}
 	return nil
 }
@@ -245,17 +303,23 @@ func (m *Model) setRow(t *denoiseTensors, i int, r Row) {
 	if c.identity != m.identity {
 		panic("prior: a condition was encoded by another model")
 	}
-	h, slots, width := m.net.Hidden, m.net.slots(), m.net.features()
-	m.net.setFeatures(t.features.Data()[i*width:(i+1)*width], m.times[r.T], r.Label)
-	copy(t.user.Data()[i*h:(i+1)*h], c.Vector)
-	t.size.Data()[i] = c.size
-	// What earlier runs left in absent slots is finite and weighs nothing; it is cleared so that nothing rests on that.
-	tokens := t.tokens.Data()[i*slots*h : (i+1)*slots*h]
-	clear(tokens[copy(tokens, c.tokens):])
-	mask := t.mask.Data()[i*slots : (i+1)*slots]
+	m.net.setFeatures(t.features.Data(), i, r.T, r.Label)
+	n := m.net.sizes.user
+	copy(t.user.Data()[i*n:(i+1)*n], c.Vector)
+	if t.memory != nil {
+		// What earlier runs left in absent slots is finite and weighs nothing; it is cleared so that nothing rests on that.
+		n := m.net.sizes.slots * m.net.sizes.memory
+		memory := t.memory.Data()[i*n : (i+1)*n]
+		clear(memory[copy(memory, c.memory):])
+	}
+	if m.net.tabled() {
+		return
+	}
+	t.size.Data()[i] = sizeFeature(c.entries)
+	mask := t.mask.Data()[i*m.net.slots() : (i+1)*m.net.slots()]
 	for slot := range mask {
 		mask[slot] = masked
-		if slot*h < len(c.tokens) {
+		if slot <= c.entries {
 			mask[slot] = 0
 		}
 	}

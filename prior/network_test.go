@@ -79,7 +79,10 @@ func wide(x []float32) []float64 {
 
 // stepInputs returns the inputs of the training graph that l would run next, after a batch was set.
 func stepInputs(l *Learner) map[string][]float64 {
-	names := []string{"params", "ema", "m", "v", "schedule", "items", "marks", "share", "x", "features", "mask", "size", "z", "weight"}
+	names := []string{"params", "ema", "m", "v", "schedule", "items", "marks", "share", "x", "features", "mask", "size", "goal", "weight"}
+	if l.net.tabled() {
+		names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains([]string{"items", "share", "mask", "size"}, name) })
+	}
 	tensors := slices.Concat(l.sides[l.current].list(), []*ort.Tensor{l.schedule}, l.batch.inputs())
 	in := make(map[string][]float64)
 	for i, name := range names {
@@ -94,7 +97,7 @@ func TestStepMatchesInterpreter(t *testing.T) {
 	l := learnerOf(t, noisyState(t, tinyConfig(), 1))
 	b := randomBatch(newRand(2), l.net.Config, 3, 4, 2)
 	b.Targets = b.Targets[:5] // one is padding
-	if err := l.batch.set(l.net, l.stats, b, l.times, newRand(3)); err != nil {
+	if err := l.batch.set(l.net, l.stats, b, &randomNoising{l.net.diffusion, newRand(3)}); err != nil {
 		t.Fatal(err)
 	}
 	l.setSchedule(1e-2)
@@ -118,9 +121,9 @@ func TestStepMatchesInterpreter(t *testing.T) {
 // TestModelGradient holds the gradient of the whole network against central differences in random directions, in float64.
 func TestModelGradient(t *testing.T) {
 	cfg := tinyConfig()
-	net := mlp{cfg}
 	l := learnerOf(t, noisyState(t, cfg, 4))
-	if err := l.batch.set(net, l.stats, randomBatch(newRand(5), cfg, 3, 5, 2), l.times, newRand(6)); err != nil {
+	net := l.net
+	if err := l.batch.set(net, l.stats, randomBatch(newRand(5), cfg, 3, 5, 2), &randomNoising{net.diffusion, newRand(6)}); err != nil {
 		t.Fatal(err)
 	}
 	g := graph.New("gradient")
@@ -172,7 +175,7 @@ func TestAttentionMatchesKeysAndValues(t *testing.T) {
 
 	g := graph.New("attention")
 	x := g.Input("x", count, h)
-	in := rows{tokens: g.Input("tokens", cfg.Contexts, slots, h), mask: g.Input("mask", cfg.Contexts, 1, slots)}
+	in := rows{memory: g.Input("tokens", cfg.Contexts, slots, h), mask: g.Input("mask", cfg.Contexts, 1, slots)}
 	g.Output("y", net.attend(g, layout.constants(g, state.Params), "block.1.", x, in))
 	rng := newRand(9)
 	draw := func(n int) []float64 {

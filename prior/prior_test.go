@@ -93,8 +93,8 @@ func TestWindowTensors(t *testing.T) {
 		{Item: []float32{7, 8, 9}, Class: StrongNegative},
 	}
 	stats := Stats{Mean: []float32{1, 1, 1}, Scale: []float32{2, 2, 2}}
-	w.set(net, stats, 1, randomContext(rng, 3, 5))
-	w.set(net, stats, 1, ctx)
+	w.set(net.Config, stats, 1, randomContext(rng, 3, 5))
+	w.set(net.Config, stats, 1, ctx)
 	s := net.slots()
 	ones := map[int]bool{0*numMarks + markNull: true,
 		1*numMarks + 0: true, 1*numMarks + markAge: true,

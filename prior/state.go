@@ -27,7 +27,7 @@ func NewState(cfg Config, stats Stats, seed uint64) (*State, error) {
 		return nil, fmt.Errorf("creating prior: %w", err)
 	}
 	cfg = cfg.resolved()
-	l := mlp{cfg}.layout()
+	l := cfg.network().layout()
 	params := l.draw(rand.New(rand.NewPCG(seed, initStream)))
 	return &State{
 		Config: cfg, Stats: stats.clone(), Seed: seed, Params: params, EMA: slices.Clone(params),
@@ -49,7 +49,7 @@ func (s *State) validate() error {
 	if s.Step < 0 {
 		return fmt.Errorf("step %d", s.Step)
 	}
-	l := mlp{s.Config.resolved()}.layout()
+	l := s.Config.resolved().network().layout()
 	for _, v := range s.vectors() {
 		if len(v.data) != l.size {
 			return fmt.Errorf("%s has %d values, this configuration has %d", v.name, len(v.data), l.size)

@@ -15,26 +15,24 @@ const (
 	maxEMADecay = .999
 )
 
-// batchInputs declares the inputs of a batch and returns the prediction [R, Dim] and the loss [1]: the mean over real targets and
-// dimensions of (z₀ predicted - z₀)².
-func (a mlp) batchLoss(g *graph.Graph, w weights) (prediction, loss *graph.Value) {
+// batchLoss declares the inputs of a batch and returns the prediction [R, Dim] and the loss [1]: the mean over real targets and
+// dimensions of w_t (prediction - goal)² (see Loss).
+func (a *architecture) batchLoss(g *graph.Graph, w weights) (prediction, loss *graph.Value) {
 	count, contexts := a.Contexts*a.Targets, a.Contexts
 	win := a.windowInputs(g, contexts)
-	in := rows{
-		x:        g.Input("x", count, a.Dim),
-		features: g.Input("features", count, a.features()),
-		mask:     g.Input("mask", contexts, 1, a.slots()),
-		size:     g.Input("size", contexts, 1),
+	in := rows{x: g.Input("x", count, a.Dim), features: g.Input("features", count, a.sizes.features())}
+	if !a.tabled() {
+		in.mask, in.size = g.Input("mask", contexts, 1, a.slots()), g.Input("size", contexts, 1)
 	}
-	z, weight := g.Input("z", count, a.Dim), g.Input("weight", count, 1)
-	in.tokens, in.user = a.encode(g, w, win)
+	goal, weight := g.Input("goal", count, a.Dim), g.Input("weight", count, 1)
+	in.memory, in.user = a.encode(g, w, win)
 	prediction = a.denoise(g, w, in)
-	errors := g.Mul(g.Square(g.Sub(prediction, z)), weight)
+	errors := g.Mul(g.Square(g.Sub(prediction, goal)), weight)
 	return prediction, g.ReduceSum(errors, false, 0, 1)
 }
 
 // lossGraph has the flat weights and a batch as inputs, the loss and the predictions as outputs.
-func (a mlp) lossGraph() *graph.Graph {
+func (a *architecture) lossGraph() *graph.Graph {
 	g := graph.New("loss")
 	l := a.layout()
 	w, _ := l.views(g, g.Input("params", l.size))
@@ -56,7 +54,7 @@ const numSchedule = 4
 
 // stepGraph is a whole training step. Inputs are the flat weights, their moving average and Adam's two moments, the schedule and a
 // batch; outputs are the four vectors after the step, the loss and the norm of the gradient before clipping.
-func (a mlp) stepGraph() *graph.Graph {
+func (a *architecture) stepGraph() *graph.Graph {
 	g := graph.New("step")
 	l := a.layout()
 	params, ema := g.Input("params", l.size), g.Input("ema", l.size)
