@@ -155,7 +155,7 @@ func (s *stand) feedback(f schemas.Feedback) schemas.Position {
 // crowd sends n events of ten users who each like one corner.
 func (s *stand) crowd(run string, n int) {
 	for i := range n {
-		user, item := i%10, (i*7)%40
+		user, item := i%10, rand.New(rand.NewPCG(2, uint64(i))).IntN(300)
 		kind := schemas.KindSkip
 		if item%4 == user%4 {
 			kind = schemas.KindLike

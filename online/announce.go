@@ -23,7 +23,11 @@ func (t *Trainer) announceIfDue(ctx context.Context) error {
 		return t.tell(ctx)
 	}
 	atRest := t.unborn() == 0 && len(t.queue) == 0 && len(t.pending) == 0 && t.record.Owed == 0 && now.Sub(t.lastEvent) >= t.cfg.Idle
-	if t.untold >= t.cfg.AnnounceSteps || now.Sub(t.lastAnnounce) >= t.cfg.AnnounceEvery || atRest {
+	enough := t.cfg.AnnounceSteps
+	if t.unborn() > 0 { // a newborn is twice as good after twice the steps: do not wait for many
+		enough = min(enough, max(t.cfg.FirstSteps, int(t.step)-t.untold))
+	}
+	if t.untold >= enough || now.Sub(t.lastAnnounce) >= t.cfg.AnnounceEvery || atRest {
 		return t.release(ctx)
 	}
 	return nil
