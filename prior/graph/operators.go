@@ -53,7 +53,7 @@ const microsoft = "com.microsoft" // ONNX Runtime's own operators, present in ev
 func operators() []operator {
 	return []operator{
 		add{}, sub{}, mul{}, div{}, minimum{}, maximum{}, less{}, where{},
-		neg{}, square{}, sqrt{}, exp{}, log{}, erf{}, sigmoid{}, tanh{}, gelu{},
+		neg{}, square{}, sqrt{}, exp{}, log{}, erf{}, sigmoid{}, tanh{}, gelu{}, hardSigmoid{},
 		matmul{}, gemm{},
 		reduceSum{}, reduceSumSquare{}, reduceMean{}, softmax{}, layerNorm{},
 		reshape{}, transpose{}, expand{}, slice{}, split{}, concat{},

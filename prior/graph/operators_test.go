@@ -125,6 +125,9 @@ func rows() []row {
 	out = append(out, unary(sigmoid{}, (*Graph).Sigmoid, 0, 0)...)
 	out = append(out, unary(sigmoid{}, (*Graph).SiLU, -4, 4)...)
 	out = append(out, unary(tanh{}, (*Graph).Tanh, 0, 0)...)
+	bounded := func(g *Graph, x *Value) *Value { return g.one(hardSigmoid{.3, .4}, x) }
+	out = append(out, unary(hardSigmoid{}, bounded, -4, 4)...)
+	out = append(out, unary(gelu{}, (*Graph).Gelu, -20, 20)...) // exp(x²/2) is out of float32's range from 13.4 on
 	out = append(out, unary(gelu{}, (*Graph).Gelu, -4, 4)...)
 	return out
 }

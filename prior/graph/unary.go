@@ -123,13 +123,32 @@ func (gelu) eval(in, out []array) {
 	unary(in, out, func(x float64) float64 { return x * (1 + math.Erf(x/math.Sqrt2)) / 2 })
 }
 
-// The derivative is Φ(x) + x φ(x) = ½ + ½ erf(u) + u exp(-u²)/√π with u = x/√2. It is the dearest elementwise chain of a step, so
-// constants are placed where they cost no pass of their own.
+// The derivative is Φ(x) + x φ(x) = (½ + ½ erf(u)) + x / exp(u²) / √(2π) with u = x/√2: where exp overflows the quotient is 0, as it
+// should be. This is the dearest elementwise chain of a step; every node is a pass over memory.
 func (gelu) gradient(g *Graph, n *node, dy []*Value) []*Value {
-	u := g.Mul(n.in[0], g.Scalar(1/math.Sqrt2))
-	bell := g.Mul(g.Exp(g.Mul(g.Mul(n.in[0], g.Scalar(-1/math.Sqrt2)), u)), g.Mul(u, g.Scalar(1/math.Sqrt(math.Pi))))
-	half := g.Add(g.Mul(g.Erf(u), g.Scalar(.5)), g.Scalar(.5))
+	x := n.in[0]
+	u := g.Mul(x, g.Scalar(1/math.Sqrt2))
+	bell := g.Mul(g.Div(x, g.Exp(g.Square(u))), g.Scalar(1/math.Sqrt(2*math.Pi)))
+	half := g.one(hardSigmoid{.5, .5}, g.Erf(u))
 	return []*Value{g.Mul(dy[0], g.Add(half, bell))}
+}
+
+// hardSigmoid is slope·x + offset within 0 and 1: an affine map of one pass where its bounds are known.
+type hardSigmoid struct{ slope, offset float32 }
+
+func (op hardSigmoid) onnx() form {
+	return form{kind: "HardSigmoid", attributes: []attribute{{"alpha", op.slope}, {"beta", op.offset}}}
+}
+func (hardSigmoid) infer(in []*Value) ([]valueType, error) { return inferUnary(in) }
+func (op hardSigmoid) eval(in, out []array) {
+	unary(in, out, func(x float64) float64 { return min(max(float64(op.slope)*x+float64(op.offset), 0), 1) })
+}
+
+// The derivative is that of the unbounded map within the bounds, 0 outside and on them.
+func (op hardSigmoid) gradient(g *Graph, n *node, dy []*Value) []*Value {
+	y, zero := n.out[0], g.Scalar(0)
+	above := g.Where(g.Less(zero, y), g.Mul(dy[0], g.Scalar(float64(op.slope))), zero)
+	return []*Value{g.Where(g.Less(y, g.Scalar(1)), above, zero)}
 }
 
 // SiLU returns x · sigmoid(x).
