@@ -1,7 +1,7 @@
-// Package ort runs ONNX models in ONNX Runtime on the CPU.
+// Package ort runs ONNX models in ONNX Runtime, on the CPU if nothing else is asked for.
 //
 // It is a thin layer over the binding github.com/yalue/onnxruntime_go that fixes what every user here needs: one environment per
-// process, sessions from bytes, no spinning threads (the cores are shared with Go), and tensors whose memory the caller owns, so
+// process, sessions from bytes, threads that do not spin unless asked to (the cores are shared with Go), and tensors whose memory the caller owns, so
 // that a run copies nothing. Tensors hold float32 in row-major order; there is no other element type.
 //
 // Locate finds the shared library, Open loads it once, NewSession compiles a model.

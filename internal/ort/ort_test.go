@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -251,5 +252,72 @@ func TestDescribe(t *testing.T) {
 	}
 	if _, err := NewSession([]byte("no model"), []string{"x"}, []string{"y"}, Options{}); err == nil {
 		t.Error("text was compiled as a model")
+	}
+}
+
+// TestOptions makes sessions under each option and runs them; what the library or the machine lacks is one line that says so.
+func TestOptions(t *testing.T) {
+	profile := filepath.Join(t.TempDir(), "profile")
+	for _, c := range []struct {
+		name    string
+		options Options
+		errors  []string // its words; none where the session must work
+	}{
+		{"default", Options{}, nil},
+		{"cpu", Options{Provider: CPU}, nil},
+		{"spinning", Options{Threads: 2, Spin: 20 * time.Microsecond}, nil},
+		{"profile", Options{Profile: profile}, nil},
+		{"provider", Options{Provider: "tpu"}, []string{`"tpu" is not one of cpu, cuda`}},
+		{"spin below 0", Options{Spin: -1}, []string{"spin of -1ns"}},
+		{"spin above 1s", Options{Spin: time.Minute}, []string{"spin of 1m0s"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, err := NewSession(doubling(), []string{"x"}, []string{"y"}, c.options)
+			if c.errors != nil {
+				refused(t, err, c.errors...)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			x, y := NewTensor(1), NewTensor(1)
+			x.Data()[0] = 3
+			if err := errors.Join(s.Run([]*Tensor{x}, []*Tensor{y}), s.Close()); err != nil || y.Data()[0] != 6 {
+				t.Errorf("3 doubled is %v, %v", y.Data()[0], err)
+			}
+		})
+	}
+	if files, _ := filepath.Glob(profile + "*"); len(files) != 1 {
+		t.Errorf("profiles are %v, want one", files)
+	}
+}
+
+// TestCUDA works where there is a device, and says what is missing where there is none.
+func TestCUDA(t *testing.T) {
+	s, err := NewSession(doubling(), []string{"x"}, []string{"y"}, Options{Provider: CUDA})
+	if err != nil {
+		refused(t, err, "execution provider cuda is not available", "NVIDIA", "built with CUDA", "cpu runs everywhere")
+		return
+	}
+	x, y := NewTensor(1), NewTensor(1)
+	x.Data()[0] = 3
+	if err := errors.Join(s.Run([]*Tensor{x}, []*Tensor{y}), s.Close()); err != nil || y.Data()[0] != 6 {
+		t.Errorf("3 doubled is %v, %v", y.Data()[0], err)
+	}
+}
+
+// refused holds an error against the words it must have, in one line.
+func refused(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("error of several lines: %q", err)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not say %q", err, w)
+		}
 	}
 }
