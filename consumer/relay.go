@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -21,8 +22,12 @@ const (
 // Outbox is where a relay takes messages from. *table.Table is one.
 type Outbox interface {
 	Outbox(partition int32, after uint64, limit int) ([]table.Outgoing, error)
-	Trim(partition int32, out []table.Outgoing) error
+	Trim(partition int32, out []table.Outgoing, behind table.Position) error
 	Notify(partition int32) <-chan struct{}
+	// Offset returns the position behind the last acknowledged record of an output topic; ok is false before the first.
+	Offset(topic string, partition int32) (next int64, fingerprint uint64, ok bool, err error)
+	// Sent takes in records that an output topic holds below a position and returns those that were still in the outbox.
+	Sent(partition int32, found []table.Message, behind table.Position) (trimmed []table.Outgoing, err error)
 }
 
 // Relay sends the outbox of one partition, each message to the same partition of its role's topic: keys and partitioner
@@ -34,6 +39,9 @@ type Relay struct {
 	Topics    map[string]string                 // by role
 	OnAck     func([]table.Outgoing, time.Time) // called after the broker's acknowledgement, before the trim; may be nil
 	Logger    *slog.Logger                      // nil discards
+
+	settled bool          // what the topics hold is known; Run's own
+	wait    time.Duration // before the next attempt; Run's own
 
 	inHand   atomic.Int64
 	retries  atomic.Uint64
@@ -52,8 +60,9 @@ type RelayStats struct {
 	Dropped  uint64 // of those, the ones that the dead letters refused too
 }
 
-// Run sends until ctx ends, which returns nil, or the outbox fails, which returns its error. A broker that is away is
-// waited for; what it may have got before it went is sent again, so readers meet ids twice at times. A message that is
+// Run sends until ctx ends, which returns nil, or the outbox fails, which returns its error. Before it sends anything, and
+// after every request whose outcome is in doubt, it reads what the topics of generated records and dead letters hold
+// behind the last acknowledged one, and does not send that again. A broker that is away is waited for. A message that is
 // too large for its topic goes to the dead letters with its reason, and is dropped and logged if it is too large for
 // those as well: it never holds up others.
 func (r *Relay) Run(ctx context.Context) error {
@@ -90,9 +99,20 @@ func (r *Relay) Connected() (bool, error) {
 	return r.lost == nil, r.lost
 }
 
+// errAgain says that an attempt failed and was waited out.
+var errAgain = errors.New("to be sent again")
+
 // drain sends until the outbox is empty. It reads from the front each time: what was sent is trimmed.
 func (r *Relay) drain(ctx context.Context) error {
 	for ctx.Err() == nil {
+		if !r.settled {
+			switch err := r.settle(ctx); {
+			case errors.Is(err, errAgain):
+				continue
+			case err != nil:
+				return err
+			}
+		}
 		out, err := r.Outbox.Outbox(r.Partition, 0, relayBatch)
 		if err != nil {
 			return fmt.Errorf("reading the outbox of partition %d: %w", r.Partition, err)
@@ -101,13 +121,20 @@ func (r *Relay) drain(ctx context.Context) error {
 			return nil
 		}
 		r.inHand.Store(int64(len(out)))
-		for _, group := range byRole(out) {
-			if err := r.sendAll(ctx, group); err != nil {
-				return err
-			}
+		if err := r.sendAll(ctx, out); err != nil && !errors.Is(err, errAgain) {
+			return err
 		}
 	}
 	return ctx.Err()
+}
+
+func (r *Relay) sendAll(ctx context.Context, out []table.Outgoing) error {
+	for _, group := range byRole(out) {
+		if err := r.sendGroup(ctx, group); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // byRole parts messages by role and keeps their order.
@@ -125,8 +152,8 @@ func byRole(out []table.Outgoing) [][]table.Outgoing {
 	return groups
 }
 
-// sendAll sends messages of one role in batches.
-func (r *Relay) sendAll(ctx context.Context, group []table.Outgoing) error {
+// sendGroup sends messages of one role in batches.
+func (r *Relay) sendGroup(ctx context.Context, group []table.Outgoing) error {
 	topic, ok := r.Topics[group[0].Role]
 	if !ok {
 		return fmt.Errorf("the outbox of partition %d holds a message of role %q, which has no topic", r.Partition, group[0].Role)
@@ -145,46 +172,49 @@ func (r *Relay) sendAll(ctx context.Context, group []table.Outgoing) error {
 	return nil
 }
 
-// send sends one batch until the broker takes it or says that it never will.
+// send sends one batch. Unless the broker takes it or says that it never will, it returns errAgain: what became of the
+// batch is in doubt.
 func (r *Relay) send(ctx context.Context, topic string, msgs []Message, out []table.Outgoing) error {
-	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
-		_, err := r.Client.produceOnce(ctx, topic, r.Partition, msgs)
-		if err == nil {
-			r.heard(topic, nil)
-			return r.acknowledged(out)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case tooLarge(err) && len(msgs) > 1:
-			// One of them is; halving finds it and keeps the order.
-			half := len(msgs) / 2
-			if err := r.send(ctx, topic, msgs[:half], out[:half]); err != nil {
-				return err
-			}
-			return r.send(ctx, topic, msgs[half:], out[half:])
-		case tooLarge(err):
-			return r.giveUp(ctx, topic, msgs[0], out)
-		}
-		// Errors that no repetition mends, such as a missing right, are waited out too: an operator mends them, and
-		// nothing may be lost meanwhile.
-		r.heard(topic, r.Client.explain(err))
-		r.retries.Add(1)
-		if err := sleep(ctx, wait); err != nil {
+	base, err := r.Client.produceOnce(ctx, topic, r.Partition, msgs)
+	if err == nil {
+		r.heard(topic, nil)
+		r.wait = 0
+		return r.acknowledged(out, table.Position{Topic: topic, Partition: r.Partition, Next: base + int64(len(msgs))})
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case tooLarge(err) && len(msgs) > 1:
+		// One of them is; halving finds it and keeps the order.
+		half := len(msgs) / 2
+		if err := r.send(ctx, topic, msgs[:half], out[:half]); err != nil {
 			return err
 		}
+		return r.send(ctx, topic, msgs[half:], out[half:])
+	case tooLarge(err):
+		return r.giveUp(ctx, topic, msgs[0], out)
 	}
+	// Errors that no repetition mends, such as a missing right, are waited out too: an operator mends them, and
+	// nothing may be lost meanwhile.
+	r.heard(topic, r.Client.explain(err))
+	r.retries.Add(1)
+	r.settled = false
+	r.wait = min(max(2*r.wait, backoffMin), backoffMax)
+	if err := sleep(ctx, r.wait); err != nil {
+		return err
+	}
+	return errAgain
 }
 
-func (r *Relay) acknowledged(out []table.Outgoing) error {
+func (r *Relay) acknowledged(out []table.Outgoing, behind table.Position) error {
 	if r.OnAck != nil {
 		r.OnAck(out, time.Now())
 	}
-	return r.trim(out)
+	return r.trim(out, behind)
 }
 
-func (r *Relay) trim(out []table.Outgoing) error {
-	if err := r.Outbox.Trim(r.Partition, out); err != nil {
+func (r *Relay) trim(out []table.Outgoing, behind table.Position) error {
+	if err := r.Outbox.Trim(r.Partition, out, behind); err != nil {
 		return fmt.Errorf("trimming the outbox of partition %d: %w", r.Partition, err)
 	}
 	r.inHand.Add(-int64(len(out)))
@@ -199,7 +229,7 @@ func (r *Relay) giveUp(ctx context.Context, topic string, m Message, out []table
 	if !ok || out[0].Role == table.RoleDeadletter || topic == dead {
 		r.dropped.Add(1)
 		log.Error("message is too large for its topic and is dropped; raise the topic's max.message.bytes")
-		return r.trim(out)
+		return r.trim(out, table.Position{})
 	}
 	log.Warn("message is too large for its topic and goes to the dead letters; raise the topic's max.message.bytes")
 	return r.send(ctx, dead, []Message{buried(m, topic)}, out)

@@ -279,7 +279,7 @@ func TestDeadLettersKeepTheirBytes(t *testing.T) {
 		if len(out) == 0 {
 			break
 		}
-		if err := table.Trim(0, out); err != nil {
+		if err := table.Trim(0, out, Position{}); err != nil {
 			t.Fatal(err)
 		}
 		got = append(got, out...)

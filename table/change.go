@@ -153,15 +153,19 @@ func (c *change) send(seq uint64, index int, m *Message) error {
 	return nil
 }
 
-// bury sends a record to the dead letters.
+// bury sends a record to the dead letters, unless it is there.
 func (c *change) bury(source schemas.Source, key, value []byte, r *schemas.Rejection) error {
-	return c.send(c.next(), 0, &Message{Role: RoleDeadletter, Key: key, Value: value, Headers: []schemas.Header{
+	m := Message{Role: RoleDeadletter, Key: key, Value: value, Headers: []schemas.Header{
 		{Key: HeaderReason, Value: []byte(r.Reason)},
 		{Key: HeaderMessage, Value: []byte(r.Message)},
 		{Key: HeaderTopic, Value: []byte(source.Topic)},
 		{Key: HeaderPartition, Value: fmt.Append(nil, source.Partition)},
 		{Key: HeaderOffset, Value: fmt.Append(nil, source.Offset)},
-	}})
+	}}
+	if there, err := c.awaited(&m); err != nil || there {
+		return err
+	}
+	return c.send(c.next(), 0, &m)
 }
 
 // buryCost bounds what bury adds to a transaction.

@@ -11,8 +11,8 @@ import (
 type Completion struct {
 	Seq      uint64 // of the intent; 0 for none: a vector by itself
 	UserID   string
-	Messages []Message // to the outbox, in this order
-	Memories []Memory  // to the user's generated memory, the newest last
+	Messages []Message // to the outbox, in this order: those of Memories first
+	Memories []Memory  // to the user's generated memory, the newest last; the k-th is what the k-th message says
 	Vector   *Vector   // nil leaves the stored one
 }
 
@@ -28,8 +28,9 @@ type Vector struct {
 // are written, all in one transaction. Results too large for one are written in several; the intent stays until the last, with the number
 // of results that are in the outbox, and a repeated completion goes on there, so that each enters once.
 //
-// A completion is dropped whole when its intent is gone (superseded or forgotten) or, for Seq 0, when the user has no row. A vector that
-// knows more events than the row is of a forgotten life: it is dropped with its message.
+// An image that its topic holds already (Sent) is not sent again. A completion is dropped whole when its intent is gone (superseded or
+// forgotten) or, for Seq 0, when the user has no row. A vector that knows more events than the row is of a forgotten life: it is dropped
+// with its message.
 func (t *Table) Complete(partition int32, cs []Completion) error {
 	p, err := t.part(partition)
 	if err != nil {
@@ -149,8 +150,14 @@ func (c *change) current(f *Completion) (*Vector, []Message, error) {
 	return nil, rest, nil
 }
 
-// unit writes the message and the memory of one index.
+// unit writes the message and the memory of one index, unless the topic holds the image already.
 func (c *change) unit(f *Completion, messages []Message, at progress) error {
+	if in := c.p.waiting.intents[f.Seq]; in != nil && at.unit < len(f.Memories) {
+		there, err := c.published(f.UserID, f.Memories[at.unit].ID, in.At)
+		if err != nil || there {
+			return err
+		}
+	}
 	if at.unit < len(messages) {
 		if err := c.send(at.seq, at.unit, &messages[at.unit]); err != nil {
 			return err

@@ -118,7 +118,7 @@ func TestKillsLoseAndDoubleNothing(t *testing.T) {
 				outputs[string(o.Value)]++
 			}
 		}
-		if err := table.Trim(0, out); err != nil {
+		if err := table.Trim(0, out, Position{}); err != nil {
 			t.Fatal(err)
 		}
 	}

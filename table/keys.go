@@ -18,6 +18,7 @@ const (
 	prefixInterned = "n/" // n/<partition>/<number> interned item ids
 	prefixForgot   = "f/" // f/<partition>/<hash of user> forget marks
 	prefixSeq      = "s/" // s/<partition> next sequence number
+	prefixBuried   = "d/" // d/<partition>/<hash> dead letters found on their topic before their record was folded
 	prefixMeta     = "m/" // m/meta, m/epoch
 )
 
@@ -93,6 +94,22 @@ func forgottenOf(user []byte) forgotten {
 
 func forgottenKey(partition int32, f forgotten) []byte {
 	return append(partitionKey(prefixForgot, partition, len(f)), f[:]...)
+}
+
+// buried is the name of a dead letter: the first half of the SHA-256 of its place, key and value, each after its length (u32 LE).
+type buried [16]byte
+
+func buriedOf(p place, key, value []byte) buried {
+	h := sha256.New()
+	for _, part := range [...][]byte{p.topic, p.partition, p.offset, key, value} {
+		h.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(part))))
+		h.Write(part)
+	}
+	return buried(h.Sum(nil)[:16])
+}
+
+func buriedKey(partition int32, b buried) []byte {
+	return append(partitionKey(prefixBuried, partition, len(b)), b[:]...)
 }
 
 // memoryKey returns the keys of a user's generated memory; part is one of the constants of memory.go. The user's length comes first, so

@@ -36,10 +36,9 @@ func slotKey(partition int32, user string, number uint64) []byte {
 	return binary.BigEndian.AppendUint32(memoryKey(partition, user, memorySlot), uint32(number%maxMemories))
 }
 
-// remember enters a memory as the user's newest in the slot of the oldest. One that is remembered already stays where it is.
+// remember enters a memory as the user's newest in the slot of the oldest. One that is remembered already stays as it is.
 func (c *change) remember(user string, m *Memory) error {
-	idKey := memoryKey(c.p.id, user, memoryID+m.ID)
-	known, err := get(c.txn, idKey, func([]byte) error { return nil })
+	_, known, err := memoryNumber(c.txn, c.p.id, user, m.ID)
 	if err != nil || known {
 		return err
 	}
@@ -60,13 +59,26 @@ func (c *change) remember(user string, m *Memory) error {
 			return err
 		}
 	}
-	if err := c.set(slot, encodeMemory(m)); err != nil {
-		return err
-	}
-	if err := c.set(idKey, encodeMemoryID(number, m.Embedding)); err != nil {
+	if err := c.setMemory(user, number, m); err != nil {
 		return err
 	}
 	return c.set(memoryKey(c.p.id, user, memoryNext), encodeUint64(number+1))
+}
+
+func (c *change) setMemory(user string, number uint64, m *Memory) error {
+	if err := c.set(slotKey(c.p.id, user, number), encodeMemory(m)); err != nil {
+		return err
+	}
+	return c.set(memoryKey(c.p.id, user, memoryID+m.ID), encodeMemoryID(number, m.Embedding))
+}
+
+// memoryNumber returns the number of a memory that is remembered.
+func memoryNumber(txn *badger.Txn, partition int32, user, id string) (number uint64, known bool, err error) {
+	known, err = get(txn, memoryKey(partition, user, memoryID+id), func(b []byte) (err error) {
+		number, _, err = decodeMemoryID(b)
+		return err
+	})
+	return number, known, err
 }
 
 // memories returns how many memories a user ever had.

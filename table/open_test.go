@@ -155,7 +155,7 @@ func TestFencing(t *testing.T) {
 	if err := table.Complete(0, []Completion{{Seq: 1, UserID: "a"}}); !errors.Is(err, ErrFenced) {
 		t.Errorf("complete: %v", err)
 	}
-	if err := table.Trim(0, []Outgoing{{Seq: 1}}); !errors.Is(err, ErrFenced) {
+	if err := table.Trim(0, []Outgoing{{Seq: 1}}, Position{}); !errors.Is(err, ErrFenced) {
 		t.Errorf("trim: %v", err)
 	}
 	if r := row1(t, table, "a"); r.Events != 1 {

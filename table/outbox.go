@@ -140,15 +140,27 @@ func scanFrom(txn *badger.Txn, prefix, start []byte, fn func(*badger.Item) error
 	return nil
 }
 
-// Trim deletes messages that the broker has acknowledged. Those already gone are passed over.
-func (t *Table) Trim(partition int32, out []Outgoing) error {
+// Trim deletes messages that the broker has acknowledged and notes the position behind them in their topic; the zero Position notes
+// nothing. Those already gone are passed over.
+func (t *Table) Trim(partition int32, out []Outgoing, behind Position) error {
 	p, err := t.part(partition)
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for chunk := range slices.Chunk(out, trimChunk) {
+	if err := t.trim(p, out, behind); err != nil {
+		return fmt.Errorf("trimming the outbox of partition %d: %w", partition, err)
+	}
+	return nil
+}
+
+// trim is Trim.
+// REQUIRES: p.mu is held.
+func (t *Table) trim(p *partition, out []Outgoing, behind Position) error {
+	for len(out) > 0 {
+		chunk := out[:min(len(out), trimChunk)]
+		out = out[len(chunk):]
 		err := t.update(p, func(c *change) error {
 			for _, o := range chunk {
 				key := messageKey(p.id, o.Seq, o.Index)
@@ -163,10 +175,13 @@ func (t *Table) Trim(partition int32, out []Outgoing) error {
 					return err
 				}
 			}
-			return nil
+			if len(out) > 0 {
+				return nil // the position says that all below it is trimmed
+			}
+			return c.reach(behind)
 		})
 		if err != nil {
-			return fmt.Errorf("trimming the outbox of partition %d: %w", partition, err)
+			return err
 		}
 	}
 	return nil

@@ -243,14 +243,14 @@ func TestCompletion(t *testing.T) {
 	}
 	// Trimming in the middle, twice, and at the end.
 	for range 2 {
-		if err := table.Trim(0, check2[1:3]); err != nil {
+		if err := table.Trim(0, check2[1:3], Position{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if out := outbox(t, table); !reflect.DeepEqual(out, []Outgoing{check2[0], check2[3]}) {
 		t.Errorf("outbox %+v", out)
 	}
-	if err := table.Trim(0, check2); err != nil {
+	if err := table.Trim(0, check2, Position{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, m := table.Depths(); m != 0 || len(outbox(t, table)) != 0 {
@@ -358,7 +358,7 @@ func TestLargeCompletionEntersOnce(t *testing.T) {
 		t.Fatalf("intents %+v", got)
 	}
 	early := outbox(t, table)
-	if err := table.Trim(0, early[:5]); err != nil {
+	if err := table.Trim(0, early[:5], Position{}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range c.Messages { // made again with a newer prior
@@ -372,7 +372,7 @@ func TestLargeCompletionEntersOnce(t *testing.T) {
 			break
 		}
 		got = append(got, out...)
-		if err := table.Trim(0, out); err != nil {
+		if err := table.Trim(0, out, Position{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,213 @@
+package table
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	badger "github.com/dgraph-io/badger/v4"
+
+	"rebeca/schemas"
+)
+
+// Sent takes in what an output topic holds behind the position of its last acknowledged record: after a crash, a lost acknowledgement or
+// the restore of an older snapshot the topic may know more than this state. Messages of the outbox that are among found leave it and are
+// returned. Images among found that this state has not made enter their user's memory, so that an intent of the same id sends nothing;
+// dead letters of records that it has not folded are marked, so that their fold sends nothing. behind is the position after found; Sent
+// with nothing found only notes it. Repeating a call changes nothing.
+//
+// A generated record is known by its ce_id, a dead letter by the topic, partition and offset of the record that it was and by its bytes.
+func (t *Table) Sent(partition int32, found []Message, behind Position) (trimmed []Outgoing, err error) {
+	p, err := t.part(partition)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if trimmed, err = t.unsent(p, found); err == nil {
+		err = t.trim(p, trimmed, Position{})
+	}
+	if err == nil {
+		err = t.learn(p, found, behind)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("noting what %s[%d] holds: %w", behind.Topic, partition, err)
+	}
+	return trimmed, nil
+}
+
+// name names an output over crashes; "" has no name. A generated record that was too large for its topic and became a dead letter keeps
+// its name.
+func (m *Message) name() string {
+	place, id := m.place(), m.header(headerID)
+	switch {
+	case len(place.offset) > 0:
+		b := buriedOf(place, m.Key, m.Value)
+		return "dead letter " + string(b[:])
+	case len(id) > 0:
+		return "id " + string(id)
+	}
+	return ""
+}
+
+// headerID is the header of CloudEvents that holds the id of a generated record.
+const headerID = "ce_id"
+
+// place is where a dead letter came from, as its headers say.
+type place struct{ topic, partition, offset []byte }
+
+func (m *Message) place() place {
+	return place{m.header(HeaderTopic), m.header(HeaderPartition), m.header(HeaderOffset)}
+}
+
+// source reads a place; ok is false for headers that we did not write.
+func (p place) source() (s schemas.Source, ok bool) {
+	partition, err := strconv.ParseInt(string(p.partition), 10, 32)
+	if err != nil {
+		return s, false
+	}
+	offset, err := strconv.ParseInt(string(p.offset), 10, 64)
+	return schemas.Source{Topic: string(p.topic), Partition: int32(partition), Offset: offset}, err == nil
+}
+
+func (m *Message) header(key string) []byte {
+	for _, h := range m.Headers {
+		if h.Key == key {
+			return h.Value
+		}
+	}
+	return nil
+}
+
+// unsent returns the messages of the outbox that are among found. Vectors have no name: sending one again changes nothing.
+func (t *Table) unsent(p *partition, found []Message) (out []Outgoing, err error) {
+	names := make(map[string]bool, len(found))
+	for i := range found {
+		if name := found[i].name(); name != "" {
+			names[name] = true
+		}
+	}
+	if len(names) == 0 || p.outbox.len() == 0 {
+		return nil, nil
+	}
+	err = t.db.View(func(txn *badger.Txn) error {
+		return scanFrom(txn, queuePrefix(p.id, 'm'), messageKey(p.id, p.outbox.head(), 0), func(item *badger.Item) error {
+			o, err := readOutgoing(item)
+			if err == nil && o.Role != RoleVectors && names[o.name()] {
+				out = append(out, o)
+			}
+			return err
+		})
+	})
+	return out, err
+}
+
+// learn keeps what was found and is news, and moves the position.
+func (t *Table) learn(p *partition, found []Message, behind Position) error {
+	for {
+		n := fit(found, t.budget, func(m *Message) int64 { return int64(2*len(m.Value)) + 2048 })
+		last := n == len(found)
+		err := t.update(p, func(c *change) error {
+			for i := range found[:n] {
+				if err := c.learn(&found[i]); err != nil {
+					return err
+				}
+			}
+			if !last {
+				return nil
+			}
+			return c.reach(behind)
+		})
+		if err != nil || last {
+			return err
+		}
+		found = found[n:]
+	}
+}
+
+func (c *change) learn(m *Message) error {
+	switch m.Role {
+	case RoleGenerated:
+		return c.adopt(m)
+	case RoleDeadletter:
+		return c.await(m)
+	}
+	return nil
+}
+
+// adopt remembers a published image, in place of one that was made again under its id and not sent. What cannot be read, is of another
+// partition's user or was made before its user was forgotten is passed over.
+func (c *change) adopt(m *Message) error {
+	g, err := schemas.DecodeGenerated(m.Value)
+	if err != nil || c.t.userPartition(g.UserID) != c.p.id {
+		c.t.options.Logger.Debug("a record among the generated is not ours", "key", string(m.Key), "err", err)
+		return nil
+	}
+	if mark, ok := c.p.markOf(g.UserID); ok && g.AsOf.Offset < mark.offset {
+		return nil
+	}
+	memory := Memory{ID: g.ID, Embedding: g.Embedding, Record: m.Value, Source: g.Source}
+	number, known, err := memoryNumber(c.txn, c.p.id, g.UserID, g.ID)
+	switch {
+	case err != nil:
+		return err
+	case known:
+		return c.setMemory(g.UserID, number, &memory)
+	}
+	return c.remember(g.UserID, &memory)
+}
+
+// await marks a dead letter whose record is still to be folded. Its bytes belong to the mark: another record in that place is another
+// log's.
+func (c *change) await(m *Message) error {
+	place := m.place()
+	source, ok := place.source()
+	if !ok {
+		return nil
+	}
+	next, _, followed, err := readOffset(c.txn, source.Topic, source.Partition)
+	if err != nil || followed && source.Offset < next {
+		return err
+	}
+	return c.set(buriedKey(c.p.id, buriedOf(place, m.Key, m.Value)), []byte{valueVersion})
+}
+
+// awaited reports whether a dead letter was found on its topic before its record was folded, and drops the mark.
+func (c *change) awaited(m *Message) (bool, error) {
+	key := buriedKey(c.p.id, buriedOf(m.place(), m.Key, m.Value))
+	found, err := get(c.txn, key, func([]byte) error { return nil })
+	if err != nil || !found {
+		return false, err
+	}
+	return true, c.delete(key)
+}
+
+// reach notes that everything of an output topic below a position is known; the zero Position notes nothing.
+func (c *change) reach(behind Position) error {
+	if behind.Topic == "" {
+		return nil
+	}
+	return c.set(offsetKey(behind.Topic, c.p.id), encodeOffset(behind.Next, 0))
+}
+
+// maxSkew is how far the clock that stamped a cause may run ahead of the one that stamped its image.
+const maxSkew = time.Minute
+
+// published reports whether an image is there already, so that its record must not be sent: it is in the user's memory, and was made
+// after its cause. One that is older was made for a log that stood in the place of this one, whose offsets made the same id.
+func (c *change) published(user, id string, cause time.Time) (bool, error) {
+	number, known, err := memoryNumber(c.txn, c.p.id, user, id)
+	if err != nil || !known {
+		return false, err
+	}
+	m, err := readMemory(c.txn, c.p.id, user, number)
+	if err != nil {
+		return false, err
+	}
+	var made struct {
+		At time.Time `json:"created_at"`
+	}
+	err = json.Unmarshal(m.Record, &made)
+	return err != nil || made.At.IsZero() || made.At.After(cause.Add(-maxSkew)), nil
+}
