@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -100,6 +101,8 @@ func TestDecodeRefuses(t *testing.T) {
 	binary.LittleEndian.PutUint32(nan[header+4*4:], math.Float32bits(float32(math.NaN())))
 	scale := bytes.Clone(good)
 	clear(scale[header+2*4 : header+3*4])
+	flipped := bytes.Clone(good)
+	flipped[len(flipped)-4] ^= 1
 	for _, c := range []struct {
 		name string
 		data []byte
@@ -112,7 +115,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no JSON", append(binary.LittleEndian.AppendUint64(nil, 2), "{]"...), "decoding header"},
 		{"another file", append(binary.LittleEndian.AppendUint64(nil, 2), "{}"...), "no __metadata__"},
 		{"another kind", withHeader(t, good, "rebeca.prior", "rebeca.other"), `kind "rebeca.other"`},
-		{"newer", withHeader(t, good, `"format_version":"1"`, `"format_version":"2"`), "format version 2 is newer than 1"},
+		{"newer", withHeader(t, good, `"format_version":"1"`, `"format_version":"3"`), "format version 3 is newer than 2"},
 		{"no version", withHeader(t, good, `"format_version":"1"`, `"format_version":"x"`), `format version "x"`},
 		{"config", withHeader(t, good, `\"heads\":1`, `\"heads\":7`), "config: hidden: 2"},
 		{"other shape", withHeader(t, good, `\"max_tokens\":1`, `\"max_tokens\":0`), "max_tokens: 0"},
@@ -124,6 +127,11 @@ func TestDecodeRefuses(t *testing.T) {
 		{"beyond", withHeader(t, good, `[8,16]`, `[80000,80008]`), "tensor stats.scale: offsets [80000 80008]"},
 		{"NaN", nan, "tensor params.token.in.weight holds NaN at 0"},
 		{"scale", scale, "scale 0"},
+		{"flipped bit", flipped, "damaged after it was written"},
+		{"other step", withHeader(t, good, `"step":"0"`, `"step":"1"`), "damaged after it was written"},
+		{"unknown option", withHeader(t, good, `\"timesteps\":4`, `\"timesteps\":4,\"epochs\":1`), "unknown field"},
+		{"unknown loss", withHeader(t, good, `\"schedule\":\"cosine\"`, `\"schedule\":\"cosinus\"`), "config: loss.schedule"},
+		{"unknown kind", withHeader(t, good, `\"kind\":\"mlp\"`, `\"kind\":\"gan\"`), "config: kind"},
 		{"seed", withHeader(t, good, `"seed":"3"`, `"seed":"-3"`), "decoding seed"},
 		{"step", withHeader(t, good, `"step":"0"`, `"step":"-1"`), "step -1"},
 	} {
@@ -140,6 +148,26 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	if _, err := LoadState(filepath.Join(t.TempDir(), "absent")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v for a file that does not exist", err)
+	}
+}
+
+// TestReadsWhatOlderBuildsWrote: a file without a loss and without a checksum is that of the default loss, and a default mlp is
+// still written in the format that those builds read.
+func TestReadsWhatOlderBuildsWrote(t *testing.T) {
+	good := encoded(t)
+	sum := regexp.MustCompile(`,"checksum":"[0-9a-f]*"`).Find(good)
+	old := withHeader(t, good, string(sum), "")
+	old = withHeader(t, old, `,\"loss\":{\"objective\":\"x0\",\"schedule\":\"cosine\",\"time_sampling\":\"uniform\",\"weighting\":\"none\"}`, "")
+	s, err := decodeState(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Config.resolved().Loss != DefaultLoss() || s.version() != 1 {
+		t.Errorf("read as %+v, format %d", s.Config, s.version())
+	}
+	s.Config.Loss = Loss{Objective: objectiveV}
+	if s.version() != 2 {
+		t.Error("another objective would be misread by builds that do not know it")
 	}
 }
 

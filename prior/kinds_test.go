@@ -105,7 +105,7 @@ func TestKindsServeWhatTheyTrain(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := stepInputs(l)
-		in["params"] = in["ema"]
+		setParams(l, in, in["ema"])
 		if w := worst(t, l.guess.Data(), l.net.lossGraph().Interpret(in)["prediction"]); w > 1e-5 {
 			t.Errorf("the training graph differs from the interpreter by %.2g", w)
 		}

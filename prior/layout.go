@@ -73,27 +73,3 @@ func (l *layout) constants(g *graph.Graph, flat []float32) weights {
 	}
 	return w
 }
-
-// views cuts a flat input into the parameters, and returns them in order too.
-func (l *layout) views(g *graph.Graph, flat *graph.Value) (weights, []*graph.Value) {
-	sizes := make([]int, len(l.parameters))
-	for i, p := range l.parameters {
-		sizes[i] = p.size
-	}
-	w := make(weights)
-	ordered := g.Split(flat, 0, sizes...)
-	for i, p := range l.parameters {
-		ordered[i] = g.Reshape(ordered[i], p.shape...)
-		w[p.name] = ordered[i]
-	}
-	return w, ordered
-}
-
-// flatten joins values in the order of the layout, such as gradients, to one vector.
-func (l *layout) flatten(g *graph.Graph, values []*graph.Value) *graph.Value {
-	flat := make([]*graph.Value, len(values))
-	for i, v := range values {
-		flat[i] = g.Reshape(v, l.parameters[i].size)
-	}
-	return g.Concat(0, flat...)
-}

@@ -38,11 +38,6 @@ type Learner struct {
 	guess    *ort.Tensor
 }
 
-// side is one set of flat vectors.
-type side struct{ params, ema, m, v *ort.Tensor }
-
-func (s side) list() []*ort.Tensor { return []*ort.Tensor{s.params, s.ema, s.m, s.v} }
-
 // NewLearner compiles the training graphs and copies the state, which it does not keep.
 func NewLearner(s *State, o ort.Options) (*Learner, error) {
 	if err := s.validate(); err != nil {
@@ -68,12 +63,14 @@ func (l *Learner) build(s *State, o ort.Options) (err error) {
 	l.schedule = ort.NewTensor(numSchedule)
 	l.results = [2]*ort.Tensor{ort.NewTensor(1), ort.NewTensor(1)}
 	l.guess = ort.NewTensor(int64(l.net.Contexts*l.net.Targets), int64(l.net.Dim))
-	n := int64(len(s.Params))
+	layout := l.net.layout()
 	for i := range l.sides {
-		l.sides[i] = side{ort.NewTensor(n), ort.NewTensor(n), ort.NewTensor(n), ort.NewTensor(n)}
+		if l.sides[i], err = layout.newSide(); err != nil {
+			return err
+		}
 	}
-	for i, data := range [][]float32{s.Params, s.EMA, s.M, s.V} {
-		copy(l.sides[0].list()[i].Data(), data)
+	for i, v := range s.vectors() {
+		copy(l.sides[0].vectors[i], v.data)
 	}
 	for i := range l.sides {
 		if err := l.bind(i); err != nil {
@@ -84,18 +81,23 @@ func (l *Learner) build(s *State, o ort.Options) (err error) {
 }
 
 func (l *Learner) bind(i int) (err error) {
-	from, to := l.sides[i], l.sides[1-i]
-	in := slices.Concat(from.list(), []*ort.Tensor{l.schedule}, l.batch.inputs())
-	if l.runs[i], err = l.step.Bind(in, append(to.list(), l.results[0], l.results[1])); err != nil {
+	from := l.sides[i]
+	if l.runs[i], err = l.step.Bind(l.stepInputs(i), slices.Concat(l.results[:1], l.sides[1-i].allChunks(), l.results[1:])); err != nil {
 		return err
 	}
-	for k, params := range []*ort.Tensor{from.params, from.ema} {
-		in := append([]*ort.Tensor{params}, l.batch.inputs()...)
+	for k, params := range from.whole {
+		in := slices.Concat(params, l.batch.inputs())
 		if l.losses[i][k], err = l.loss.Bind(in, []*ort.Tensor{l.results[0], l.guess}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// stepInputs are the tensors of stepGraph's inputs where side i holds the state.
+func (l *Learner) stepInputs(i int) []*ort.Tensor {
+	from := l.sides[i]
+	return slices.Concat(from.whole[sideParams], l.batch.inputs(), from.allChunks(), []*ort.Tensor{l.schedule})
 }
 
 // ErrNotFinite is returned by Step where the loss or the gradient is not a finite number. The weights are those before the step.
@@ -169,7 +171,8 @@ func (l *Learner) State() *State {
 	at := l.sides[l.current]
 	return &State{
 		Config: l.net.Config, Stats: l.stats.clone(), Seed: l.seed, Step: l.steps, Meta: maps.Clone(l.meta),
-		Params: slices.Clone(at.params.Data()), EMA: slices.Clone(at.ema.Data()), M: slices.Clone(at.m.Data()), V: slices.Clone(at.v.Data()),
+		Params: slices.Clone(at.vectors[sideParams]), EMA: slices.Clone(at.vectors[sideEMA]),
+		M: slices.Clone(at.vectors[sideM]), V: slices.Clone(at.vectors[sideV]),
 	}
 }
 
@@ -192,10 +195,13 @@ func (l *Learner) Close() error {
 		l.batch.close()
 	}
 	tensors := append([]*ort.Tensor{l.schedule, l.guess}, l.results[:]...)
-	for _, t := range slices.Concat(tensors, l.sides[0].list(), l.sides[1].list()) {
+	for _, t := range tensors {
 		if t != nil {
 			t.Close()
 		}
+	}
+	for _, s := range l.sides {
+		s.close()
 	}
 	return errors.Join(errs...)
 }

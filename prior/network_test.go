@@ -77,16 +77,15 @@ func wide(x []float32) []float64 {
 	return out
 }
 
-// stepInputs returns the inputs of the training graph that l would run next, after a batch was set.
+// stepInputs returns the inputs of the training graph that l would run next, after a batch was set, and the whole flat vectors too.
 func stepInputs(l *Learner) map[string][]float64 {
-	names := []string{"params", "ema", "m", "v", "schedule", "items", "marks", "share", "x", "features", "mask", "size", "goal", "weight"}
-	if l.net.tabled() {
-		names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains([]string{"items", "share", "mask", "size"}, name) })
-	}
-	tensors := slices.Concat(l.sides[l.current].list(), []*ort.Tensor{l.schedule}, l.batch.inputs())
 	in := make(map[string][]float64)
-	for i, name := range names {
+	tensors := l.stepInputs(l.current)
+	for i, name := range l.net.stepGraph().InputNames() {
 		in[name] = wide(tensors[i].Data())
+	}
+	for i, name := range vectorNames() {
+		in[name] = wide(l.sides[l.current].vectors[i])
 	}
 	return in
 }
@@ -108,9 +107,13 @@ func TestStepMatchesInterpreter(t *testing.T) {
 	}
 	const tolerance = 2e-6
 	after := l.sides[l.current]
-	for i, name := range []string{"next.params", "next.ema", "next.m", "next.v"} {
-		if w := worst(t, after.list()[i].Data(), want[name]); w > tolerance {
-			t.Errorf("%s differs from the interpreter by %.2g", name, w)
+	for i, name := range vectorNames() {
+		var next []float64
+		for k := range l.net.layout().chunks() {
+			next = append(next, want[fmt.Sprintf("next.%s.%d", name, k)]...)
+		}
+		if w := worst(t, after.vectors[i], next); w > tolerance {
+			t.Errorf("next %s differs from the interpreter by %.2g", name, w)
 		}
 	}
 	if w := worst(t, []float32{float32(stats.Loss), float32(stats.GradNorm)}, []float64{want["loss"][0], want["norm"][0]}); w > tolerance {
@@ -284,7 +287,7 @@ func TestParity(t *testing.T) {
 				return // too slow for the interpreter
 			}
 			in := stepInputs(l)
-			in["params"] = in["ema"]
+			setParams(l, in, in["ema"])
 			if w := worst(t, got, l.net.lossGraph().Interpret(in)["prediction"]); w > 1e-5 {
 				t.Errorf("the model differs from the interpreter by %.2g", w)
 			}
@@ -459,4 +462,35 @@ func panics(t *testing.T, name string, f func()) {
 		}
 	}()
 	f()
+}
+
+// setParams gives the weights by parameter the values of a flat vector.
+func setParams(l *Learner, in map[string][]float64, flat []float64) {
+	for _, p := range l.net.layout().parameters {
+		in["params."+p.name] = flat[p.offset : p.offset+p.size]
+	}
+}
+
+// views cuts a flat input into the parameters, and returns them in order too.
+func (l *layout) views(g *graph.Graph, flat *graph.Value) (weights, []*graph.Value) {
+	sizes := make([]int, len(l.parameters))
+	for i, p := range l.parameters {
+		sizes[i] = p.size
+	}
+	w := make(weights)
+	ordered := g.Split(flat, 0, sizes...)
+	for i, p := range l.parameters {
+		ordered[i] = g.Reshape(ordered[i], p.shape...)
+		w[p.name] = ordered[i]
+	}
+	return w, ordered
+}
+
+// flatten joins values in the order of the layout, such as gradients, to one vector.
+func (l *layout) flatten(g *graph.Graph, values []*graph.Value) *graph.Value {
+	flat := make([]*graph.Value, len(values))
+	for i, v := range values {
+		flat[i] = g.Reshape(v, l.parameters[i].size)
+	}
+	return g.Concat(0, flat...)
 }

@@ -71,8 +71,16 @@ type vector struct {
 	data []float32
 }
 
+// vectorNames are the names of the flat vectors, in the order of vectors.
+func vectorNames() [4]string { return [4]string{"params", "ema", "m", "v"} }
+
 func (s *State) vectors() []vector {
-	return []vector{{"params", s.Params}, {"ema", s.EMA}, {"m", s.M}, {"v", s.V}}
+	names := vectorNames()
+	var out []vector
+	for i, data := range [][]float32{s.Params, s.EMA, s.M, s.V} {
+		out = append(out, vector{names[i], data})
+	}
+	return out
 }
 
 func (s Stats) clone() Stats { return Stats{slices.Clone(s.Mean), slices.Clone(s.Scale)} }

@@ -31,11 +31,10 @@ func (a *architecture) batchLoss(g *graph.Graph, w weights) (prediction, loss *g
 	return prediction, g.ReduceSum(errors, false, 0, 1)
 }
 
-// lossGraph has the flat weights and a batch as inputs, the loss and the predictions as outputs.
+// lossGraph has the weights by parameter and a batch as inputs, the loss and the predictions as outputs.
 func (a *architecture) lossGraph() *graph.Graph {
 	g := graph.New("loss")
-	l := a.layout()
-	w, _ := l.views(g, g.Input("params", l.size))
+	w, _ := a.layout().inputs(g)
 	prediction, loss := a.batchLoss(g, w)
 	g.Output("loss", loss)
 	g.Output("prediction", prediction)
@@ -52,33 +51,14 @@ type schedule struct {
 
 const numSchedule = 4
 
-// stepGraph is a whole training step. Inputs are the flat weights, their moving average and Adam's two moments, the schedule and a
-// batch; outputs are the four vectors after the step, the loss and the norm of the gradient before clipping.
+// stepGraph is a whole training step. Inputs are the weights by parameter, a batch, and what adamW declares; outputs are the loss and
+// those of adamW.
 func (a *architecture) stepGraph() *graph.Graph {
 	g := graph.New("step")
 	l := a.layout()
-	params, ema := g.Input("params", l.size), g.Input("ema", l.size)
-	m, v := g.Input("m", l.size), g.Input("v", l.size)
-	at := g.Split(g.Input("schedule", numSchedule), 0, 1, 1, 1, 1)
-	w, ordered := l.views(g, params)
+	w, ordered := l.inputs(g)
 	_, loss := a.batchLoss(g, w)
-	gradient := l.flatten(g, g.Gradients(loss, ordered...))
-
-	defer g.Scope("adamw")()
-	squares := g.Square(gradient)
-	norm := g.Sqrt(g.ReduceSum(squares, false, 0))
-	clip := g.Min(g.Scalar(1), g.Div(g.Scalar(clipNorm), g.Add(norm, g.Scalar(1e-6))))
-	m = g.Add(g.Mul(m, g.Scalar(beta1)), g.Mul(gradient, g.Mul(clip, g.Scalar(1-beta1))))
-	v = g.Add(g.Mul(v, g.Scalar(beta2)), g.Mul(squares, g.Mul(g.Square(clip), g.Scalar(1-beta2))))
-	keep, rate, tiny, mix := at[0], at[1], at[2], at[3]
-	update := g.Mul(g.Div(m, g.Add(g.Sqrt(v), tiny)), rate)
-	params = g.Sub(g.Mul(params, keep), update)
-	ema = g.Add(ema, g.Mul(g.Sub(params, ema), mix))
-	for _, out := range []struct {
-		name  string
-		value *graph.Value
-	}{{"next.params", params}, {"next.ema", ema}, {"next.m", m}, {"next.v", v}, {"loss", loss}, {"norm", norm}} {
-		g.Output(out.name, out.value)
-	}
+	g.Output("loss", loss)
+	l.adamW(g, g.Gradients(loss, ordered...))
 	return g
 }

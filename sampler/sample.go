@@ -110,7 +110,7 @@ func times(timesteps, n int) []int {
 type run struct {
 	d         Denoiser
 	dim       int
-	timesteps int
+	cfg       prior.Config
 	low, high float64
 
 	guidance []float32   // [jobs]
@@ -122,7 +122,7 @@ type run struct {
 }
 
 func newRun(d Denoiser, cfg prior.Config, o Options, jobs []Job) (*run, error) {
-	r := &run{d: d, dim: cfg.Dim, timesteps: cfg.Timesteps, low: o.Low, high: o.High, n: len(jobs)}
+	r := &run{d: d, dim: cfg.Dim, cfg: cfg, low: o.Low, high: o.High, n: len(jobs)}
 	r.guidance = make([]float32, r.n)
 	r.rows = make([]prior.Row, r.n, 2*r.n)
 	for i, j := range jobs {
@@ -167,7 +167,7 @@ func noise(dst []float32, seed uint64) {
 // step moves every job from time t to next; next < 0 means to the estimate itself.
 func (r *run) step(t, next int) error {
 	rows := r.rows[:r.n]
-	if l := prior.LogSNR(t, r.timesteps); r.low <= l && l <= r.high {
+	if l := r.cfg.LogSNR(t); r.low <= l && l <= r.high {
 		rows = r.rows
 		for k, i := range r.guided {
 			copy(r.x[(r.n+k)*r.dim:], r.x[i*r.dim:(i+1)*r.dim])
@@ -214,8 +214,8 @@ func (r *run) ddim(t, next int) {
 		copy(x, x0)
 		return
 	}
-	alpha, sigma := scales(t, r.timesteps)
-	alphaNext, sigmaNext := scales(next, r.timesteps)
+	alpha, sigma := scales(r.cfg, t)
+	alphaNext, sigmaNext := scales(r.cfg, next)
 	ofX := float32(sigmaNext / sigma)
 	ofX0 := float32(alphaNext - sigmaNext*alpha/sigma)
 	for i, v := range x0 {
@@ -224,8 +224,8 @@ func (r *run) ddim(t, next int) {
 }
 
 // scales are the factors of signal and noise in x_t.
-func scales(t, timesteps int) (alpha, sigma float64) {
-	bar := prior.AlphaBar(t, timesteps)
+func scales(cfg prior.Config, t int) (alpha, sigma float64) {
+	bar := cfg.AlphaBar(t)
 	return math.Sqrt(bar), math.Sqrt(1 - bar)
 }
 

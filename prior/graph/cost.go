@@ -20,6 +20,15 @@ func (g *Graph) Flops() float64 {
 // Nodes returns the number of nodes that the outputs need, before the runtime rewrites the graph.
 func (g *Graph) Nodes() int { return len(g.reachable(g.outputs)) }
 
+// InputNames returns the names of the inputs, in the order of their declaration.
+func (g *Graph) InputNames() []string {
+	out := make([]string, len(g.inputs))
+	for i, v := range g.inputs {
+		out[i] = v.name
+	}
+	return out
+}
+
 // InputShapes returns the shapes of the inputs, in the order of their declaration.
 func (g *Graph) InputShapes() [][]int { return shapes(g.inputs) }
 
