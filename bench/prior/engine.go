@@ -22,6 +22,7 @@ type benchCase struct {
 func cases() []benchCase {
 	return []benchCase{
 		{name: "window_step", runs: 10, open: openWindowStep},
+		{name: "train_step", runs: 4, peak: true, open: openTrainStep},
 	}
 }
 
@@ -70,28 +71,57 @@ func (e *engine) warm() (*engine, error) {
 func openWindowStep(o ort.Options) (*engine, error) {
 	cfg := prior.DefaultConfig(16)
 	cfg.Kind, cfg.MaxTokens = "mlp", 48
-	rng := rand.New(rand.NewPCG(1, 1))
-	item := func() []float32 {
-		e := make([]float32, cfg.Dim)
-		for i := range e {
-			e[i] = float32(rng.NormFloat64())
-		}
-		return e
-	}
-	stats := prior.Stats{Mean: make([]float32, cfg.Dim), Scale: make([]float32, cfg.Dim)}
-	for i := range stats.Scale {
-		stats.Scale[i] = 1
-	}
 	batch := new(prior.Batch)
+	rng := rand.New(rand.NewPCG(1, 1))
 	for c := range cfg.Contexts {
 		var context prior.Context
 		for range cfg.MaxTokens {
-			context = append(context, prior.Entry{Item: item(), Class: prior.Class(1 + rng.IntN(prior.NumClasses))})
+			context = append(context, prior.Entry{Item: item(rng, cfg.Dim), Class: prior.Class(1 + rng.IntN(prior.NumClasses))})
 		}
 		batch.Contexts = append(batch.Contexts, context)
 		for range cfg.Targets {
-			batch.Targets = append(batch.Targets, prior.Target{Context: c, Item: item(), Label: prior.Class(rng.IntN(1 + prior.NumClasses))})
+			batch.Targets = append(batch.Targets, prior.Target{Context: c, Item: item(rng, cfg.Dim), Label: prior.Class(rng.IntN(1 + prior.NumClasses))})
 		}
+	}
+	return openStep(cfg, batch, o)
+}
+
+// paperBatch is the published prior's number of rows in a training batch.
+const paperBatch = 64
+
+// paperConfig is the published prior: 1024 dimensions as 32 tokens of 128 channels, 6 blocks of 8 heads, 210 users.
+func paperConfig() prior.Config {
+	cfg := prior.DefaultConfig(1024)
+	cfg.Kind, cfg.Users, cfg.Contexts, cfg.Targets, cfg.MaxTokens = "reference", 210, paperBatch, 1, 1
+	return cfg
+}
+
+// openTrainStep is a training step of the published prior.
+func openTrainStep(o ort.Options) (*engine, error) {
+	cfg := paperConfig()
+	batch := new(prior.Batch)
+	rng := rand.New(rand.NewPCG(1, 1))
+	for c := range paperBatch {
+		batch.Users = append(batch.Users, rng.IntN(cfg.Users))
+		label := []prior.Class{prior.ClassNone, prior.StrongPositive, prior.StrongNegative}[rng.IntN(3)]
+		batch.Targets = append(batch.Targets, prior.Target{Context: c, Item: item(rng, cfg.Dim), Label: label})
+	}
+	return openStep(cfg, batch, o)
+}
+
+func item(rng *rand.Rand, dim int) []float32 {
+	e := make([]float32, dim)
+	for i := range e {
+		e[i] = float32(rng.NormFloat64())
+	}
+	return e
+}
+
+// openStep is a training step of a new prior on one batch, over and over.
+func openStep(cfg prior.Config, batch *prior.Batch, o ort.Options) (*engine, error) {
+	stats := prior.Stats{Mean: make([]float32, cfg.Dim), Scale: make([]float32, cfg.Dim)}
+	for i := range stats.Scale {
+		stats.Scale[i] = 1
 	}
 	state, err := prior.NewState(cfg, stats, 1)
 	if err != nil {
@@ -101,6 +131,7 @@ func openWindowStep(o ort.Options) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	rng := rand.New(rand.NewPCG(1, 1))
 	step := func() error {
 		_, err := l.Step(batch, 1e-4, rng)
 		return err
