@@ -89,3 +89,24 @@ func (s *stand) places() map[string]bool {
 	}
 	return out
 }
+
+// TestOneOfTwoProcessesSends splits the roles: a worker and a trainer fold the
+// same log, and one of them sends the dead letters.
+func TestOneOfTwoProcessesSends(t *testing.T) {
+	s := newStand(t)
+	s.produce("feedback", []byte("u"), []byte("no JSON"))
+	s.produce("items", []byte("i"), []byte("no JSON"))
+	s.produce("feedback", []byte("u"), nil)
+	for _, role := range []string{RoleWorker, RoleTrainer} {
+		s.config.Roles, s.config.State.Dir = []string{role}, t.TempDir()
+		svc, stop := s.serve()
+		s.until("sent", func() bool { return *svc.Status().Lag.Publish == 0 })
+		stop()
+	}
+	if n := len(s.places()); n != 2 {
+		t.Errorf("%d dead letters, want 2", n)
+	}
+	if n := len(s.read("vectors")); n != 1 {
+		t.Errorf("%d tombstones, want 1", n)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,6 +85,7 @@ type Service struct {
 	door      *door
 	server    *web.Server // nil when http.listen is empty
 	loops     loops
+	relays    []*consumer.Relay // by partition; none without the worker's role
 
 	mu      sync.Mutex
 	stopped map[string]error // guarded by mu; stopped partitions by topic[partition]
@@ -116,7 +118,7 @@ func (c Config) NewClient() (*consumer.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.SASL = consumer.SASL{Mechanism: s.Mechanism, Username: s.Username, Password: password}
+		o.SASL = consumer.SASL{Mechanism: strings.ToUpper(s.Mechanism), Username: s.Username, Password: password}
 	}
 	return consumer.NewClient(o)
 }
@@ -138,10 +140,13 @@ func (c Config) WantedTopics() []consumer.Topic {
 	}
 }
 
-// TableOptions are the options under which the configuration's table opens.
+// TableOptions are the options under which the configuration's table opens. A
+// trainer alone folds what a worker elsewhere folds too; dead letters and
+// tombstones are the worker's to send.
 func (c Config) TableOptions(log *slog.Logger) table.Options {
 	return table.Options{
 		Dir: c.tableDir(), Partitions: int32(c.Kafka.Partitions), Dim: c.Prior.Dim, Rules: c.rules(), Logger: log,
+		Silent: !c.has(RoleWorker),
 	}
 }
 
@@ -186,6 +191,9 @@ func (s *Service) URL() string { return "http://" + s.server.Addr() }
 // error that names what failed and what to do.
 func (s *Service) Run(ctx context.Context) (err error) {
 	if err := s.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = nil // told to stop before it had begun
+		}
 		return errors.Join(err, s.close())
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
@@ -194,8 +202,8 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	relayCtx, stopRelays := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRelays()
 	relays, relayCtx := errgroup.WithContext(relayCtx)
-	for p := range int32(s.config.Kafka.Partitions) {
-		relays.Go(func() error { return s.relay(p).Run(relayCtx) })
+	for _, r := range s.relays {
+		relays.Go(func() error { return r.Run(relayCtx) })
 	}
 	intake, intakeCtx := errgroup.WithContext(ctx)
 	if s.server != nil {
@@ -288,7 +296,7 @@ func (s *Service) compose() error {
 			if err != nil {
 				return fmt.Errorf("reading waiting intents: %w", err)
 			}
-			s.generator.offer(intents)
+			s.generator.offer(p, intents, nil)
 		}
 	}
 	if c.has(RoleTrainer) {
@@ -324,6 +332,9 @@ func (s *Service) makeLoops(ctx context.Context) error {
 		}
 	}
 	for p := range int32(c.Kafka.Partitions) {
+		if s.generator != nil {
+			s.relays = append(s.relays, s.relay(p))
+		}
 		items, err := s.loop(t.Items, p, w.listItems(p))
 		if err != nil {
 			return err
@@ -344,7 +355,11 @@ func (s *Service) makeLoops(ctx context.Context) error {
 			s.loops.requests = append(s.loops.requests, requests)
 		}
 		if s.trainer != nil {
-			s.loops.train = append(s.loops.train, s.trainLoop(p, cursor))
+			train, err := s.trainLoop(ctx, p, cursor)
+			if err != nil {
+				return err
+			}
+			s.loops.train = append(s.loops.train, train)
 		}
 	}
 	return nil
@@ -364,7 +379,11 @@ func (s *Service) loop(topic string, p int32, h consumer.Handler) (*consumer.Par
 func (s *Service) requestsLoop(ctx context.Context, p int32, h consumer.Handler) (*consumer.Partition, error) {
 	topic := s.config.Kafka.Topics.Requests
 	loop, err := s.loop(topic, p, h)
-	if err != nil || loop.Start != consumer.Earliest {
+	if err != nil {
+		return nil, err
+	}
+	if loop.Start != consumer.Earliest {
+		loop.Start, err = s.within(ctx, topic, p, loop.Start)
 		return loop, err
 	}
 	_, end, err := s.client.Offsets(ctx, topic, p)
@@ -380,15 +399,33 @@ func (s *Service) requestsLoop(ctx context.Context, p int32, h consumer.Handler)
 	return loop, nil
 }
 
-func (s *Service) trainLoop(p int32, cursor map[int32]int64) *consumer.Partition {
-	l := &learner{partitions: s.config.Kafka.Partitions, rules: s.config.rules(), progress: s.progress, trainer: s.trainer}
+func (s *Service) trainLoop(ctx context.Context, p int32, cursor map[int32]int64) (*consumer.Partition, error) {
+	topic := s.config.Kafka.Topics.Feedback
 	start, ok := cursor[p]
 	if !ok {
 		start = consumer.Earliest
+	} else if at, err := s.within(ctx, topic, p, start); err != nil {
+		return nil, err
+	} else {
+		start = at
 	}
-	return &consumer.Partition{
-		Client: s.client, Topic: s.config.Kafka.Topics.Feedback, ID: p, Start: start, Handler: l.feed(p), Logger: s.log,
+	l := &learner{partitions: s.config.Kafka.Partitions, rules: s.config.rules(), progress: s.progress, trainer: s.trainer}
+	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: start, Handler: l.feed(p), Logger: s.log}, nil
+}
+
+// within moves a start that the log no longer holds to the nearest offset it
+// does: for readers to whom a lost record does no harm. Expired requests have
+// nobody who waits for them, expired events are missed as examples only.
+func (s *Service) within(ctx context.Context, topic string, p int32, start int64) (int64, error) {
+	first, end, err := s.client.Offsets(ctx, topic, p)
+	if err != nil {
+		return 0, fmt.Errorf("reading the bounds of %s[%d]: %w", topic, p, err)
 	}
+	at := min(max(start, first), end)
+	if at != start {
+		s.log.Warn("the log does not hold the stored offset; going on from the nearest", "topic", topic, "partition", p, "stored", start, "offset", at)
+	}
+	return at, nil
 }
 
 func (s *Service) openDoor(token string) error {
@@ -423,8 +460,8 @@ func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
 		}
 	}
 	g.Go(func() error { return s.watchReady(ctx) })
-	g.Go(func() error { return s.commitOffsets(ctx) })
 	if s.generator != nil {
+		g.Go(func() error { return s.commitOffsets(ctx) })
 		g.Go(func() error { return s.generator.Run(ctx) })
 		g.Go(func() error { return s.follow(ctx) })
 	}
@@ -532,9 +569,7 @@ func (s *Service) relay(p int32) *consumer.Relay {
 		Client: s.client, Outbox: s.table, Partition: p, Logger: s.log,
 		Topics: map[string]string{table.RoleGenerated: t.Generated, table.RoleVectors: t.Vectors, table.RoleDeadletter: t.DeadLetter},
 		OnAck: func(out []table.Outgoing, at time.Time) {
-			if s.generator != nil {
-				s.generator.published(p, out, at)
-			}
+			s.generator.published(out, at)
 			s.door.published(out)
 			if s.options.OnPublished != nil {
 				s.options.OnPublished(p, out, at)

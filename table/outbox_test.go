@@ -493,3 +493,26 @@ func TestStaleSetIsBounded(t *testing.T) {
 		t.Errorf("%d entries for %d users", len(s.order), len(s.first(100)))
 	}
 }
+
+// A silent state folds as any other and has nothing to send.
+func TestSilentStateSendsNothing(t *testing.T) {
+	o := options(t.TempDir())
+	loud := open(t, options(t.TempDir()))
+	o.Silent = true
+	silent := open(t, o)
+	for _, table := range []*Table{loud, silent} {
+		f := fold(t, table, event(0, "a", "x", "like"), dead(1, "b", "?"), forget(2, "a"), event(3, "c", "x", "like"))
+		if f.Dead != 1 || f.Events != 2 {
+			t.Errorf("folded %+v", f)
+		}
+	}
+	if digest(t, loud) != digest(t, silent) {
+		t.Error("silence changed the facts")
+	}
+	if n := len(outbox(t, loud)); n != 2 {
+		t.Errorf("%d messages, want a dead letter and a tombstone", n)
+	}
+	if _, n := silent.Depths(); n != 0 || len(outbox(t, silent)) != 0 {
+		t.Errorf("%d messages of a silent state", n)
+	}
+}

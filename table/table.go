@@ -33,6 +33,7 @@ type Options struct {
 	Dim        int          // of item embeddings; fixed when a state is born
 	Rules      Rules        // fixed when a state is born
 	CacheRows  int          // rows kept in memory, about 2 KB each; 0 means 16,384
+	Silent     bool         // nothing enters the outbox: another process folds the same log and sends
 	Logger     *slog.Logger // nil discards
 }
 
