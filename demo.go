@@ -123,6 +123,8 @@ func (d *Demo) play(ctx context.Context) (rep DemoReport, err error) {
 		select {
 		case <-d.service.Serving():
 			fmt.Fprintf(d.config.Out, "the gallery is at %s, the broker at %s\n", d.service.URL(), d.service.config.Kafka.Brokers[0])
+		case <-ctx.Done():
+			return nil
 		case <-serviceCtx.Done():
 			return nil
 		}
@@ -132,7 +134,11 @@ func (d *Demo) play(ctx context.Context) (rep DemoReport, err error) {
 		if err := d.people(ctx, serviceCtx); err != nil {
 			return err
 		}
-		rep, err = d.report(serviceCtx)
+		patience := reportTimeout
+		if ctx.Err() != nil {
+			patience = hurriedTimeout // somebody waits for the end
+		}
+		rep, err = d.report(serviceCtx, patience)
 		return err
 	})
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -27,8 +27,10 @@ const (
 	// trackedRecords bounds the tracker in a demo without an end; the oldest
 	// records are forgotten first.
 	trackedRecords = 1 << 20
-	// reportTimeout bounds each wait for a drain.
-	reportTimeout = 60 * time.Second
+	// reportTimeout bounds each of the report's two waits, hurriedTimeout when
+	// the demo was interrupted.
+	reportTimeout  = 60 * time.Second
+	hurriedTimeout = 10 * time.Second
 )
 
 // DemoReport is what a demo reached. Shares are judged by the world's truth
@@ -199,9 +201,9 @@ func firstThatKnows(images []trackedImage, offset int64) (at time.Time, ok bool)
 }
 
 // report drains the service, asks for samples of everybody, and adds up.
-func (d *Demo) report(ctx context.Context) (DemoReport, error) {
+func (d *Demo) report(ctx context.Context, patience time.Duration) (DemoReport, error) {
 	s := d.service
-	if err := d.drained(ctx); err != nil {
+	if err := d.drained(ctx, patience); err != nil {
 		return DemoReport{}, err
 	}
 	st := s.Status()
@@ -218,13 +220,13 @@ func (d *Demo) report(ctx context.Context) (DemoReport, error) {
 		return r, nil
 	}
 	var err error
-	r.CoverageLast, err = d.coverage(ctx)
+	r.CoverageLast, err = d.coverage(ctx, patience)
 	return r, err
 }
 
 // drained waits until everything sent is folded and published.
-func (d *Demo) drained(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+func (d *Demo) drained(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	sent := func() int { d.tracker.mu.Lock(); defer d.tracker.mu.Unlock(); return len(d.tracker.events) }
 	done := func() bool {
@@ -232,19 +234,19 @@ func (d *Demo) drained(ctx context.Context) error {
 		return l.Fold != nil && *l.Fold == 0 && *l.Publish == 0 && d.service.metrics.eventsN.Load() >= uint64(min(sent(), trackedRecords/2))
 	}
 	if !poll(ctx, 20*time.Millisecond, done) {
-		return fmt.Errorf("draining the demo: not done after %s", reportTimeout)
+		return fmt.Errorf("draining the demo: not done after %s", patience)
 	}
 	return nil
 }
 
 // coverage asks, through the requests topic, for samples of everybody with
 // enough events and judges them.
-func (d *Demo) coverage(ctx context.Context) (*float64, error) {
+func (d *Demo) coverage(ctx context.Context, patience time.Duration) (*float64, error) {
 	asked, err := d.ask(ctx)
 	if err != nil || len(asked) == 0 {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	got := map[string][]shapes.Taste{}
 	complete := func() bool {
@@ -261,7 +263,7 @@ func (d *Demo) coverage(ctx context.Context) (*float64, error) {
 		return n >= len(asked)*coverageSamples
 	}
 	if !poll(ctx, 100*time.Millisecond, complete) {
-		return nil, fmt.Errorf("sampling for coverage: not done after %s", reportTimeout)
+		return nil, fmt.Errorf("sampling for coverage: not done after %s", patience)
 	}
 	var sum float64
 	for user, tastes := range got {

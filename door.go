@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	// recentRequests bounds how many answered requests are kept for callers
-	// that begin to wait after their answer was published.
-	recentRequests = 1024
+	// awaitLimit is when a request that nobody came to wait for is given up.
+	awaitLimit = 2 * time.Minute
 	// feedCapacity bounds a gallery's subscription; what it cannot take is dropped.
 	feedCapacity = 1024
 )
@@ -37,15 +36,16 @@ type door struct {
 
 	mu          sync.Mutex
 	subscribers map[chan web.Event]struct{} // guarded by mu
-	answers     map[string]*answer          // guarded by mu; by user and request id
-	order       []string                    // guarded by mu; keys of answers, oldest first
+	answers     map[string]*answer          // guarded by mu; by user and request id, of requests through this door
 }
 
-// answer collects the published records of a request.
+// answer collects the published records of a request that somebody waits for.
 type answer struct {
 	records map[string]json.RawMessage // by record id
 	ids     []string                   // in order of arrival
 	changed chan struct{}              // closed and replaced at each record
+	waiters int
+	since   time.Time // when it was asked for
 }
 
 func requestKey(userID, requestID string) string { return userID + "\x00" + requestID }
@@ -110,6 +110,7 @@ func (d *door) Request(ctx context.Context, r schemas.Request) (schemas.Position
 			}
 		}
 	}
+	d.expect(requestKey(r.UserID, r.RequestID))
 	value, err := r.Encode()
 	if err != nil {
 		return schemas.Position{}, fmt.Errorf("encoding request %q: %w", r.RequestID, err)
@@ -120,12 +121,6 @@ func (d *door) Request(ctx context.Context, r schemas.Request) (schemas.Position
 
 // Recall implements [web.Results] from the user's generated memory.
 func (d *door) Recall(_ context.Context, userID, requestID string) ([]json.RawMessage, bool, error) {
-	d.mu.Lock()
-	a := d.answers[requestKey(userID, requestID)]
-	d.mu.Unlock()
-	if a != nil {
-		return nil, false, nil // being answered, or just answered: Await has it
-	}
 	memories, err := d.table.GeneratedOf(userID, math.MaxInt32)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading what %q was given: %w", userID, err)
@@ -145,12 +140,38 @@ func (d *door) Recall(_ context.Context, userID, requestID string) ([]json.RawMe
 	return out, len(out) > 0, nil
 }
 
-// Await implements [web.Results].
+// expect begins to collect the answer of a request, before it is produced, and
+// gives up those that nobody came to wait for.
+func (d *door) expect(key string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for k, a := range d.answers {
+		if a.waiters == 0 && time.Since(a.since) > awaitLimit {
+			delete(d.answers, k)
+		}
+	}
+	if d.answers[key] == nil {
+		d.answers[key] = &answer{records: map[string]json.RawMessage{}, changed: make(chan struct{}), since: time.Now()}
+	}
+}
+
+// Await implements [web.Results] for a request that this door has produced.
 func (d *door) Await(ctx context.Context, userID, requestID string, count int) ([]json.RawMessage, error) {
 	key := requestKey(userID, requestID)
+	d.expect(key)
+	d.mu.Lock()
+	a := d.answers[key]
+	a.waiters++
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if a.waiters--; a.waiters == 0 && d.answers[key] == a {
+			delete(d.answers, key)
+		}
+	}()
 	for {
 		d.mu.Lock()
-		a := d.answerOf(key)
 		if len(a.ids) >= count {
 			out := make([]json.RawMessage, len(a.ids))
 			for i, id := range a.ids {
@@ -167,21 +188,6 @@ func (d *door) Await(ctx context.Context, userID, requestID string, count int) (
 			return nil, ctx.Err()
 		}
 	}
-}
-
-// answerOf finds or makes the collection of a request; d.mu is held.
-func (d *door) answerOf(key string) *answer {
-	if a := d.answers[key]; a != nil {
-		return a
-	}
-	if len(d.order) >= recentRequests {
-		delete(d.answers, d.order[0])
-		d.order = d.order[1:]
-	}
-	a := &answer{records: map[string]json.RawMessage{}, changed: make(chan struct{})}
-	d.answers[key] = a
-	d.order = append(d.order, key)
-	return a
 }
 
 // Reached implements [web.Results].
@@ -298,8 +304,7 @@ func (d *door) published(out []table.Outgoing) {
 			panic("rebeca: a published record is not JSON: " + err.Error())
 		}
 		user := string(m.Key)
-		if head.RequestID != "" {
-			a := d.answerOf(requestKey(user, head.RequestID))
+		if a := d.answers[requestKey(user, head.RequestID)]; a != nil {
 			if _, ok := a.records[head.ID]; !ok {
 				a.records[head.ID] = m.Value
 				a.ids = append(a.ids, head.ID)

@@ -21,9 +21,18 @@ const (
 	// batchImages bounds what is sampled together: enough to fill the compiled
 	// row shapes, few enough that one batch takes some tens of milliseconds.
 	batchImages = 32
+	// chunkImages bounds what one intent takes of a batch, so that a request of
+	// a thousand images does not hold back everybody else's.
+	chunkImages = 16
 	// afterTimeout is how long a request may wait for the feedback it names.
 	afterTimeout = 30 * time.Second
+	// retryAfter is the pause after a batch that failed.
+	retryAfter = time.Second
 )
+
+// headerEventTime is the header of a generated record that says when the first
+// feedback behind it was produced (RFC 3339): now minus it is the latency.
+const headerEventTime = "rebeca-event-time"
 
 // generator turns intents into published records: it waits out the debounce,
 // encodes windows, samples and decodes many users in one batch, and completes
@@ -35,29 +44,20 @@ type generator struct {
 	table    *table.Table
 	progress *progress
 	decoder  *sampler.Decoder // nil: embeddings only
-	topic    string           // of feedback, for as_of
 	metrics  *metrics
 	log      *slog.Logger
 	wake     chan struct{} // capacity 1: a wake-up is enough however many offers came
 
-	mu      sync.Mutex
-	queue   intentHeap               // guarded by mu; may hold entries that were superseded
-	waiting map[string]*waitingUser  // guarded by mu; feedback intents by user
-	next    *loadedPrior             // guarded by mu; replaces current before the next batch
-	oldest  map[outgoingID]time.Time // guarded by mu; Kafka time of the first event behind an intent
+	mu    sync.Mutex
+	queue intentHeap           // guarded by mu; the intents that wait, no others
+	byID  map[intentID]*queued // guarded by mu; the same
+	next  *loadedPrior         // guarded by mu; replaces current before the next batch
 
 	current *loadedPrior // the generator goroutine's own
 }
 
-// waitingUser is the one waiting feedback intent of a user.
-type waitingUser struct {
-	seq    uint64
-	first  time.Time // when the first of the coalesced events was folded
-	oldest time.Time // that event's Kafka timestamp
-}
-
-// outgoingID names the intent behind an outgoing message.
-type outgoingID struct {
+// intentID names an intent.
+type intentID struct {
 	partition int32
 	seq       uint64
 }
@@ -66,64 +66,91 @@ type outgoingID struct {
 type loadedPrior struct {
 	model   *prior.Model
 	version schemas.PriorVersion
-	none    *prior.Condition // of the empty window
 }
 
 func newGenerator(c Config, t *table.Table, p *progress, d *sampler.Decoder, m *metrics, log *slog.Logger) *generator {
 	return &generator{
-		config: c.Generate, sampling: c.samplerOptions(), table: t, progress: p, decoder: d, topic: c.Kafka.Topics.Feedback,
-		metrics: m, log: log, wake: make(chan struct{}, 1),
-		waiting: map[string]*waitingUser{}, oldest: map[outgoingID]time.Time{},
+		config: c.Generate, sampling: c.samplerOptions(), table: t, progress: p, decoder: d,
+		metrics: m, log: log, wake: make(chan struct{}, 1), byID: map[intentID]*queued{},
 	}
 }
 
-// queued is an intent and when it is due.
+// queued is an intent that waits, or whose images are being made.
 type queued struct {
 	table.Intent
-	due   time.Time
-	since time.Time
+	due    time.Time
+	since  time.Time           // when it, or the first intent it stands for, was folded
+	oldest time.Time           // that one's Kafka timestamp
+	made   []schemas.Generated // images of the chunks made so far
+	at     int                 // index in the heap, -1 outside
 }
 
-type intentHeap []queued
+func (q *queued) id() intentID { return intentID{q.Partition, q.Seq} }
+
+type intentHeap []*queued
 
 func (h intentHeap) Len() int           { return len(h) }
 func (h intentHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h intentHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *intentHeap) Push(x any)        { *h = append(*h, x.(queued)) }
+func (h intentHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].at, h[j].at = i, j }
+func (h *intentHeap) Push(x any)        { q := x.(*queued); q.at = len(*h); *h = append(*h, q) }
 func (h *intentHeap) Pop() any {
 	old := *h
 	x := old[len(old)-1]
+	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
+	x.at = -1
 	return x
 }
 
-// offer takes intents that the table has just written. A feedback intent
-// replaces the user's waiting one and moves its due time, never beyond MaxWait
-// after the first.
-func (g *generator) offer(intents []table.Intent) {
-	if len(intents) == 0 {
+// offer takes intents that the table has just written and drops those that it
+// says they replace. A feedback intent is due after the debounce, but never
+// later than MaxWait after the first event it stands for.
+func (g *generator) offer(partition int32, intents []table.Intent, superseded []uint64) {
+	if len(intents)+len(superseded) == 0 {
 		return
 	}
 	now := time.Now()
 	g.mu.Lock()
-	for _, in := range intents {
-		q := queued{Intent: in, due: now, since: now}
-		if in.Trigger == schemas.TriggerFeedback {
-			u := g.waiting[in.UserID]
-			if u == nil {
-				u = &waitingUser{first: now, oldest: in.At}
-				g.waiting[in.UserID] = u
+	replaced := map[string]*queued{} // by user
+	for _, seq := range superseded {
+		if q := g.remove(intentID{partition, seq}); q != nil {
+			if old := replaced[q.UserID]; old == nil || q.since.Before(old.since) {
+				replaced[q.UserID] = q
 			}
-			u.seq = in.Seq
+		}
+	}
+	for _, in := range intents {
+		q := &queued{Intent: in, due: now, since: now, oldest: in.At}
+		if in.Trigger == schemas.TriggerFeedback {
+			if old := replaced[in.UserID]; old != nil {
+				q.since, q.oldest = old.since, old.oldest
+			}
 			q.due = now.Add(g.config.Debounce)
-			if limit := u.first.Add(g.config.MaxWait); q.due.After(limit) {
+			if limit := q.since.Add(g.config.MaxWait); q.due.After(limit) {
 				q.due = limit
 			}
 		}
-		heap.Push(&g.queue, q)
+		g.push(q)
 	}
 	g.mu.Unlock()
 	g.poke()
+}
+
+// push makes q wait; g.mu is held.
+func (g *generator) push(q *queued) {
+	g.byID[q.id()] = q
+	heap.Push(&g.queue, q)
+}
+
+// remove ends the waiting of an intent; nil where it does not wait. g.mu is held.
+func (g *generator) remove(id intentID) *queued {
+	q := g.byID[id]
+	if q == nil {
+		return nil
+	}
+	delete(g.byID, id)
+	heap.Remove(&g.queue, q.at)
+	return q
 }
 
 // use makes p the prior of the next batch.
@@ -151,17 +178,14 @@ func (g *generator) Run(ctx context.Context) error {
 	defer g.close()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for {
+	for ctx.Err() == nil {
 		g.switchPrior()
-		var wait time.Duration
+		wait := time.Hour
 		if g.current != nil {
 			batch, until := g.take(time.Now())
 			if len(batch) > 0 {
 				if err := g.generate(batch); err != nil {
 					return err
-				}
-				if ctx.Err() != nil {
-					return nil
 				}
 				continue
 			}
@@ -170,19 +194,17 @@ func (g *generator) Run(ctx context.Context) error {
 				return err
 			}
 			if wait = until; refreshed {
-				wait = 0
+				continue
 			}
-		} else {
-			wait = time.Hour
 		}
 		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-g.wake:
 		case <-timer.C:
 		}
 	}
+	return nil
 }
 
 func (g *generator) close() {
@@ -207,44 +229,35 @@ func (g *generator) switchPrior() {
 	g.current = p
 }
 
-// take pops what is due, at most batchImages images (one larger request goes
-// alone), and marks it in flight. until is how long nothing more is due.
-func (g *generator) take(now time.Time) (batch []queued, until time.Duration) {
+// chunk is what a batch makes of an intent: images from..from+n.
+type chunk struct {
+	*queued
+	from, n int
+}
+
+// take pops what is due, at most batchImages images and chunkImages of an
+// intent, and marks it in flight. until is how long nothing more is due.
+func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var early []queued // requests whose feedback is not folded yet
 	images := 0
 	until = 50 * time.Millisecond // stale vectors are looked for at this pace
-	for len(g.queue) > 0 {
+	for len(g.queue) > 0 && images < batchImages {
 		q := g.queue[0]
 		if wait := q.due.Sub(now); wait > 0 {
 			until = min(until, wait)
 			break
 		}
-		if images > 0 && images+q.Count > batchImages {
-			break
-		}
-		heap.Pop(&g.queue)
-		if q.Trigger == schemas.TriggerFeedback {
-			u := g.waiting[q.UserID]
-			if u == nil || u.seq != q.Seq {
-				continue // superseded
-			}
-			delete(g.waiting, q.UserID)
-			g.oldest[outgoingID{q.Partition, q.Seq}] = u.oldest
-		}
 		if a := q.After; a != nil && g.progress.get(a.Partition) <= a.Offset && now.Sub(q.since) < afterTimeout {
 			q.due = now.Add(5 * time.Millisecond)
-			early = append(early, q)
+			heap.Fix(&g.queue, 0)
 			continue
 		}
+		g.remove(q.id())
 		g.table.Begin(q.Partition, []uint64{q.Seq})
-		batch = append(batch, q)
-		images += q.Count
-	}
-	for _, q := range early {
-		heap.Push(&g.queue, q)
-		until = min(until, 5*time.Millisecond)
+		c := chunk{q, len(q.made), min(q.Count-len(q.made), chunkImages, batchImages-images)}
+		batch = append(batch, c)
+		images += c.n
 	}
 	return batch, until
 }
@@ -285,51 +298,54 @@ func (g *generator) subjects(users []string, partitions []int32) ([]subject, err
 	return out, nil
 }
 
-// generate makes the images of a batch and completes its intents. What the
-// model or the decoder refuses goes back to waiting.
-func (g *generator) generate(batch []queued) error {
+// generate makes the images of a batch and completes the intents that have all
+// of theirs; the others wait for their next chunk. What the model or the
+// decoder refuses is tried again.
+func (g *generator) generate(batch []chunk) error {
 	start := time.Now()
-	done, err := g.completions(batch)
+	done, err := g.makeImages(batch)
 	if err != nil {
 		g.log.Error("generating failed; trying again", "err", err, "intents", len(batch))
 		g.metrics.failures.Inc()
-		g.retry(batch)
+		g.again(batch, start.Add(retryAfter))
 		return nil
 	}
 	byPartition := map[int32][]table.Completion{}
-	for i, q := range batch {
-		byPartition[q.Partition] = append(byPartition[q.Partition], done[i])
+	var rest []chunk
+	for i, c := range batch {
+		if len(c.made) < c.Count {
+			rest = append(rest, c)
+			continue
+		}
+		byPartition[c.Partition] = append(byPartition[c.Partition], done[i])
 	}
 	for p, cs := range byPartition {
 		if err := g.table.Complete(p, cs); err != nil {
 			return fmt.Errorf("completing intents of partition %d: %w", p, err)
 		}
 	}
+	g.again(rest, time.Now())
 	g.metrics.batchSeconds.Observe(time.Since(start).Seconds())
 	return nil
 }
 
-// retry puts a failed batch back, due in a second.
-func (g *generator) retry(batch []queued) {
+// again lets intents wait once more, due at the given time.
+func (g *generator) again(batch []chunk, due time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, q := range batch {
-		g.table.Release(q.Partition, []uint64{q.Seq})
-		q.due = time.Now().Add(time.Second)
-		if q.Trigger == schemas.TriggerFeedback {
-			if g.waiting[q.UserID] != nil {
-				continue // newer feedback waits and answers for this one
-			}
-			g.waiting[q.UserID] = &waitingUser{seq: q.Seq, first: q.since, oldest: g.oldest[outgoingID{q.Partition, q.Seq}]}
-		}
-		heap.Push(&g.queue, q)
+	for _, c := range batch {
+		g.table.Release(c.Partition, []uint64{c.Seq})
+		c.due = due
+		g.push(c.queued)
 	}
 }
 
-func (g *generator) completions(batch []queued) ([]table.Completion, error) {
+// makeImages adds its images to every chunk's intent and returns the
+// completions of those that have all; the others' are zero.
+func (g *generator) makeImages(batch []chunk) ([]table.Completion, error) {
 	users, partitions := make([]string, len(batch)), make([]int32, len(batch))
-	for i, q := range batch {
-		users[i], partitions[i] = q.UserID, q.Partition
+	for i, c := range batch {
+		users[i], partitions[i] = c.UserID, c.Partition
 	}
 	subjects, err := g.subjects(users, partitions)
 	if err != nil {
@@ -338,10 +354,10 @@ func (g *generator) completions(batch []queued) ([]table.Completion, error) {
 	var jobs []sampler.Job
 	var records []schemas.Generated
 	var withImage []int
-	for i, q := range batch {
-		for k := range q.Count {
-			job, rec := g.plan(q, subjects[i], k)
-			if g.decoder != nil && (q.Images == nil || *q.Images) {
+	for i, c := range batch {
+		for k := c.from; k < c.from+c.n; k++ {
+			job, rec := g.plan(c.queued, subjects[i], k)
+			if g.decoder != nil && (c.Images == nil || *c.Images) {
 				withImage = append(withImage, len(jobs))
 			}
 			jobs, records = append(jobs, job), append(records, rec)
@@ -358,18 +374,22 @@ func (g *generator) completions(batch []queued) ([]table.Completion, error) {
 		return nil, err
 	}
 	out := make([]table.Completion, len(batch))
-	for i, q := range batch {
-		if out[i], err = g.completion(q, subjects[i], records[:q.Count]); err != nil {
+	for i, c := range batch {
+		c.made = append(c.made, records[:c.n]...)
+		records = records[c.n:]
+		if len(c.made) < c.Count {
+			continue
+		}
+		if out[i], err = g.completion(c.queued, subjects[i]); err != nil {
 			return nil, err
 		}
-		records = records[q.Count:]
 	}
 	return out, nil
 }
 
 // plan derives the k-th image of an intent: its id and its seed come from the
 // cause, so that the same event makes the same image for ever.
-func (g *generator) plan(q queued, s subject, k int) (sampler.Job, schemas.Generated) {
+func (g *generator) plan(q *queued, s subject, k int) (sampler.Job, schemas.Generated) {
 	id := schemas.ID(q.Source, k)
 	seed := schemas.Seed(id)
 	if q.Seed != nil {
@@ -422,19 +442,20 @@ func inlineImage(img image.Image) (*schemas.Image, error) {
 	return &out, nil
 }
 
-func (g *generator) completion(q queued, s subject, records []schemas.Generated) (table.Completion, error) {
+func (g *generator) completion(q *queued, s subject) (table.Completion, error) {
 	now := time.Now().UTC()
 	c := table.Completion{Seq: q.Seq, UserID: q.UserID}
-	for _, r := range records {
+	for _, r := range q.made {
 		r.CreatedAt = now
 		value, err := json.Marshal(r)
 		if err != nil {
 			return c, fmt.Errorf("encoding generated record %s: %w", r.ID, err)
 		}
-		c.Messages = append(c.Messages, table.Message{
-			Role: table.RoleGenerated, Key: []byte(q.UserID), Value: value,
-			Headers: schemas.CloudEvent("rebeca.generated", r.ID, "/rebeca", now, "application/json"),
-		})
+		headers := schemas.CloudEvent("rebeca.generated", r.ID, "/rebeca", now, "application/json")
+		if q.Trigger == schemas.TriggerFeedback {
+			headers = append(headers, schemas.Header{Key: headerEventTime, Value: q.oldest.UTC().AppendFormat(nil, time.RFC3339Nano)})
+		}
+		c.Messages = append(c.Messages, table.Message{Role: table.RoleGenerated, Key: []byte(q.UserID), Value: value, Headers: headers})
 		c.Memories = append(c.Memories, table.Memory{ID: r.ID, Embedding: r.Embedding, Record: value, Source: q.Source})
 	}
 	if s.row.Events == 0 {
@@ -470,59 +491,69 @@ func (g *generator) refresh() (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("looking for stale vectors of partition %d: %w", p, err)
 		}
-		users = slices.DeleteFunc(users, g.waits)
+		users = g.idle(users)
 		if len(users) == 0 {
 			continue
 		}
-		some = true
-		if err := g.refreshUsers(p, users); err != nil {
-			return false, err
+		cs, err := g.vectors(p, users)
+		if err != nil {
+			g.log.Error("encoding windows failed; trying again with the next event", "err", err, "users", len(users))
+			g.metrics.failures.Inc()
+			return false, nil
 		}
+		if err := g.table.Complete(p, cs); err != nil {
+			return false, fmt.Errorf("storing vectors of partition %d: %w", p, err)
+		}
+		some = true
 	}
 	return some, nil
 }
 
-// waits reports whether the user has an intent waiting, which will bring the
-// vector along.
-func (g *generator) waits(user string) bool {
+// idle leaves out users with a waiting intent, which will bring the vector
+// along.
+func (g *generator) idle(users []string) []string {
+	if len(users) == 0 {
+		return nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.waiting[user] != nil
+	waiting := make(map[string]bool, len(g.queue))
+	for _, q := range g.queue {
+		waiting[q.UserID] = true
+	}
+	return slices.DeleteFunc(users, func(u string) bool { return waiting[u] })
 }
 
-func (g *generator) refreshUsers(p int32, users []string) error {
-	partitions := slices.Repeat([]int32{p}, len(users))
-	subjects, err := g.subjects(users, partitions)
+func (g *generator) vectors(p int32, users []string) ([]table.Completion, error) {
+	subjects, err := g.subjects(users, slices.Repeat([]int32{p}, len(users)))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cs := make([]table.Completion, len(users))
 	now := time.Now().UTC()
 	for i, s := range subjects {
 		if cs[i], err = g.withVector(table.Completion{UserID: users[i]}, s, now); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := g.table.Complete(p, cs); err != nil {
-		return fmt.Errorf("storing vectors of partition %d: %w", p, err)
-	}
-	return nil
+	return cs, nil
 }
 
 // published is called with what the broker has acknowledged.
-func (g *generator) published(partition int32, out []table.Outgoing, at time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (g *generator) published(out []table.Outgoing, at time.Time) {
 	for _, m := range out {
 		if m.Role != table.RoleGenerated {
 			continue
 		}
 		g.metrics.generatedN.Add(1)
-		id := outgoingID{partition, m.Seq}
-		if first, ok := g.oldest[id]; ok {
-			g.metrics.eventToImage.Observe(at.Sub(first).Seconds())
-			g.metrics.latencies.add(at.Sub(first))
-			delete(g.oldest, id)
+		for _, h := range m.Headers {
+			if h.Key != headerEventTime {
+				continue
+			}
+			if first, err := time.Parse(time.RFC3339Nano, string(h.Value)); err == nil {
+				g.metrics.eventToImage.Observe(at.Sub(first).Seconds())
+				g.metrics.latencies.add(at.Sub(first))
+			}
 		}
 	}
 }

@@ -48,7 +48,8 @@ func (s *Service) lag() web.Lag {
 			known = false
 			break
 		}
-		fold += max(0, end-s.progress.get(int32(p)))
+		// Position is ahead where the log begins with records that are gone.
+		fold += max(0, end-max(s.progress.get(int32(p)), loop.Position()))
 	}
 	if known {
 		l.Fold = &fold
@@ -112,35 +113,60 @@ func (s *Service) Ready() []web.Reason {
 	if !ready {
 		out = append(out, web.Reason{Code: "catching_up", Message: "the fold has not reached the end of the log yet"})
 	}
-	for _, l := range s.loops.feedback {
-		if ok, err := l.Connected(); !ok {
-			out = append(out, web.Reason{Code: "broker_unavailable", Message: fmt.Sprintf("%s[%d]: %v", l.Topic, l.ID, err)})
-			break
-		}
+	if err := s.disconnected(); err != nil {
+		out = append(out, web.Reason{Code: "broker_unavailable", Message: err.Error()})
 	}
 	return out
 }
 
-// watchReady notes the first catch-up of the fold.
+// disconnected returns why a loop or a relay does not reach its broker.
+func (s *Service) disconnected() error {
+	for _, set := range [][]*consumer.Partition{s.loops.feedback, s.loops.requests, s.loops.items} {
+		for _, l := range set {
+			if ok, err := l.Connected(); !ok {
+				return fmt.Errorf("%s[%d]: %w", l.Topic, l.ID, err)
+			}
+		}
+	}
+	for _, r := range s.relays {
+		if ok, err := r.Connected(); !ok {
+			return fmt.Errorf("sending from partition %d: %w", r.Partition, err)
+		}
+	}
+	return nil
+}
+
+// watchReady notes when fold and catalogue have reached the ends they saw
+// first: a service that keeps up under load is ready, though never at rest.
 func (s *Service) watchReady(ctx context.Context) error {
-	caught := func() bool { l := s.lag(); return l.Fold != nil && *l.Fold == 0 && allReached(s.loops.items) }
-	if poll(ctx, 20*time.Millisecond, caught) {
+	var ends []int64
+	loops := slices.Concat(s.loops.feedback, s.loops.items)
+	known := func() bool {
+		ends = ends[:0]
+		for _, l := range loops {
+			end, at := l.End()
+			if at.IsZero() {
+				return false
+			}
+			ends = append(ends, end)
+		}
+		return true
+	}
+	reached := func() bool {
+		for i, l := range loops {
+			if l.Position() < ends[i] {
+				return false
+			}
+		}
+		return true
+	}
+	if poll(ctx, 20*time.Millisecond, known) && poll(ctx, 20*time.Millisecond, reached) {
 		s.mu.Lock()
 		s.ready = true
 		s.mu.Unlock()
 		s.log.Info("ready")
 	}
 	return nil
-}
-
-func allReached(ls []*consumer.Partition) bool {
-	for _, l := range ls {
-		end, at := l.End()
-		if at.IsZero() || l.Position() < end {
-			return false
-		}
-	}
-	return true
 }
 
 // latencyWindow is how many of the newest latencies the status speaks of.

@@ -24,25 +24,43 @@ func testRuntime(t *testing.T) ort.Options {
 	return ort.Options{Threads: 1}
 }
 
-// TestDebounce offers events of a user one after another: one intent is left,
-// the newest, due after the quiet and never later than the longest wait.
-func TestDebounce(t *testing.T) {
-	c := DefaultConfig()
+func testGenerator(t *testing.T, c Config) *generator {
+	t.Helper()
 	c.State.Dir, c.Prior.Dim = t.TempDir(), 4
 	tb, err := table.Open(c.TableOptions(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tb.Close()
-	g := newGenerator(c, tb, newProgress(4), nil, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	t.Cleanup(func() {
+		if err := tb.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return newGenerator(c, tb, newProgress(4), nil, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+}
+
+func feedbackIntent(seq uint64, at time.Time) []table.Intent {
+	return []table.Intent{{Seq: seq, UserID: "u", Trigger: schemas.TriggerFeedback, Count: 1, At: at}}
+}
+
+// TestDebounce offers events of a user one after another, each superseding the
+// one before: one intent is left, the newest, due after the quiet and never
+// later than the longest wait.
+func TestDebounce(t *testing.T) {
+	c := DefaultConfig()
+	g := testGenerator(t, c)
 	at := time.Now()
-	for seq := range uint64(5) {
-		g.offer([]table.Intent{{Seq: seq + 1, UserID: "u", Trigger: schemas.TriggerFeedback, Count: 1, At: at.Add(time.Duration(seq))}})
+	g.offer(0, feedbackIntent(1, at), nil)
+	for seq := uint64(2); seq <= 5; seq++ {
+		g.offer(0, feedbackIntent(seq, at.Add(time.Duration(seq))), []uint64{seq - 1})
 	}
-	g.offer([]table.Intent{{Seq: 6, UserID: "u", Trigger: schemas.TriggerRequest, Count: 3}})
+	g.offer(0, []table.Intent{{Seq: 6, UserID: "u", Trigger: schemas.TriggerRequest, Count: 3}}, nil)
+	if len(g.queue) != 2 || len(g.byID) != 2 {
+		t.Fatalf("%d intents are queued, %d by name, want 2", len(g.queue), len(g.byID))
+	}
 	now := time.Now()
 	batch, until := g.take(now)
-	if len(batch) != 1 || batch[0].Seq != 6 {
+	if len(batch) != 1 || batch[0].Seq != 6 || batch[0].n != 3 {
 		t.Fatalf("at once due: %+v, want the request alone", batch)
 	}
 	if until > c.Generate.Debounce {
@@ -52,8 +70,8 @@ func TestDebounce(t *testing.T) {
 	if len(batch) != 1 || batch[0].Seq != 5 {
 		t.Fatalf("after the longest wait due: %+v, want the newest intent alone", batch)
 	}
-	if first := g.oldest[outgoingID{0, 5}]; !first.Equal(at) {
-		t.Errorf("its latency counts from %s, the first event was at %s", first, at)
+	if !batch[0].oldest.Equal(at) {
+		t.Errorf("its latency counts from %s, the first event was at %s", batch[0].oldest, at)
 	}
 	if batch, _ = g.take(now.Add(time.Hour)); len(batch) != 0 {
 		t.Errorf("superseded intents came up: %+v", batch)
@@ -64,34 +82,68 @@ func TestDebounce(t *testing.T) {
 func TestDebounceIsBounded(t *testing.T) {
 	c := DefaultConfig()
 	c.Generate.Debounce, c.Generate.MaxWait = time.Hour, 2*time.Hour
-	g := newGenerator(c, nil, newProgress(1), nil, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
-	g.offer([]table.Intent{{Seq: 1, UserID: "u", Trigger: schemas.TriggerFeedback, Count: 1}})
-	first := g.waiting["u"].first
-	g.waiting["u"].first = first.Add(-90 * time.Minute)
-	g.offer([]table.Intent{{Seq: 2, UserID: "u", Trigger: schemas.TriggerFeedback, Count: 1}})
-	due := g.queue[0].due
-	for _, q := range g.queue {
-		if q.Seq == 2 {
-			due = q.due
-		}
+	g := testGenerator(t, c)
+	g.offer(0, feedbackIntent(1, time.Now()), nil)
+	first := g.byID[intentID{0, 1}]
+	began := first.since
+	first.since = began.Add(-90 * time.Minute)
+	g.offer(0, feedbackIntent(2, time.Now()), []uint64{1})
+	if wait := g.byID[intentID{0, 2}].due.Sub(began); wait > 31*time.Minute {
+		t.Errorf("due %s after the first event was seen, the longest wait leaves 30 minutes", wait)
 	}
-	if wait := due.Sub(first); wait > 31*time.Minute {
-		t.Errorf("due %s after the second event, the longest wait leaves 30 minutes", wait)
+}
+
+// TestEveryIntentComesUp offers what a crash may leave of a user (one intent
+// that was in flight and one that waited) and lets a batch fail: all come up.
+func TestEveryIntentComesUp(t *testing.T) {
+	g := testGenerator(t, DefaultConfig())
+	g.offer(0, append(feedbackIntent(1, time.Now()), feedbackIntent(2, time.Now())...), nil)
+	later := time.Now().Add(time.Minute)
+	batch, _ := g.take(later)
+	if len(batch) != 2 {
+		t.Fatalf("%d of 2 intents come up", len(batch))
+	}
+	g.offer(0, feedbackIntent(3, time.Now()), nil)
+	g.again(batch, later)
+	if batch, _ = g.take(later.Add(time.Minute)); len(batch) != 3 {
+		t.Errorf("%d of 3 intents come up after a batch failed", len(batch))
+	}
+}
+
+// TestLargeRequestsGoInChunks holds a request of a thousand beside feedback.
+func TestLargeRequestsGoInChunks(t *testing.T) {
+	g := testGenerator(t, DefaultConfig())
+	g.offer(0, []table.Intent{{Seq: 1, UserID: "big", Trigger: schemas.TriggerRequest, Count: 1000}}, nil)
+	g.offer(0, feedbackIntent(2, time.Now()), nil)
+	later := time.Now().Add(time.Minute)
+	batch, _ := g.take(later)
+	if len(batch) != 2 || batch[0].n != chunkImages || batch[1].Seq != 2 {
+		t.Fatalf("the first batch is %+v, want a chunk of the request and the feedback", batch)
+	}
+	made := 0
+	for chunks := 0; ; chunks++ {
+		if chunks > 100 {
+			t.Fatal("the request never ends")
+		}
+		big := batch[0]
+		if big.from != made || big.n > chunkImages {
+			t.Fatalf("chunk %d makes %d from %d, %d are made", chunks, big.n, big.from, made)
+		}
+		made += big.n
+		big.made = append(big.made, make([]schemas.Generated, big.n)...)
+		if made == 1000 {
+			break
+		}
+		g.again(batch[:1], later)
+		batch, _ = g.take(later)
 	}
 }
 
 // TestRequestsWaitForTheirFeedback holds back a request until its `after` is folded.
 func TestRequestsWaitForTheirFeedback(t *testing.T) {
-	c := DefaultConfig()
-	c.State.Dir, c.Prior.Dim = t.TempDir(), 4
-	tb, err := table.Open(c.TableOptions(slog.New(slog.DiscardHandler)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tb.Close()
-	p := newProgress(4)
-	g := newGenerator(c, tb, p, nil, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
-	g.offer([]table.Intent{{Seq: 1, UserID: "u", Trigger: schemas.TriggerRequest, Count: 1, After: &schemas.Position{Partition: 2, Offset: 7}}})
+	g := testGenerator(t, DefaultConfig())
+	p := g.progress
+	g.offer(0, []table.Intent{{Seq: 1, UserID: "u", Trigger: schemas.TriggerRequest, Count: 1, After: &schemas.Position{Partition: 2, Offset: 7}}}, nil)
 	now := time.Now()
 	if batch, _ := g.take(now); len(batch) != 0 {
 		t.Fatal("the request did not wait")

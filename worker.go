@@ -82,13 +82,17 @@ func (w *worker) foldFeedback(partition int32) handler {
 	return func(_ context.Context, records []consumer.Record, next int64) error {
 		b := table.Batch{
 			Topic: w.topics.Feedback, Partition: partition, Next: next,
-			FreshAfter: time.Now().Add(-w.generate.MaxAge), Records: make([]table.Record, len(records)),
+			FreshAfter: time.Now().Add(-w.generate.MaxAge), Records: make([]table.Record, 0, len(records)),
 		}
 		if w.samples {
 			b.IntentCount = w.generate.Count
 		}
-		for i, r := range records {
-			b.Records[i] = judge(r, w.partitions)
+		for _, r := range records {
+			j := judge(r, w.partitions)
+			if j.Dead != nil && !w.samples {
+				continue // the worker of this partition sends the dead letter
+			}
+			b.Records = append(b.Records, j)
 		}
 		folded, err := w.table.Fold(b)
 		if err != nil {
@@ -98,7 +102,7 @@ func (w *worker) foldFeedback(partition int32) handler {
 		w.progress.set(partition, folded.Next)
 		w.door.folded(b.Records)
 		if w.generator != nil {
-			w.generator.offer(folded.Intents)
+			w.generator.offer(partition, folded.Intents, folded.Superseded)
 		}
 		return nil
 	}
@@ -116,7 +120,7 @@ func (w *worker) acceptRequests(partition int32) handler {
 		if err != nil {
 			return fmt.Errorf("accepting %s[%d] up to %d: %w", w.topics.Requests, partition, next, err)
 		}
-		w.generator.offer(intents)
+		w.generator.offer(partition, intents, nil)
 		return nil
 	}
 }
@@ -155,10 +159,14 @@ func checkRequest(req schemas.Request, partition int32, decodes bool) *schemas.R
 // listItems is the handler of a partition of the catalogue.
 func (w *worker) listItems(partition int32) handler {
 	return func(_ context.Context, records []consumer.Record, next int64) error {
-		items := make([]table.Listed, len(records))
-		for i, r := range records {
-			items[i] = w.judgeItem(r)
-			w.metrics.dead(items[i].Dead)
+		items := make([]table.Listed, 0, len(records))
+		for _, r := range records {
+			l := w.judgeItem(r)
+			w.metrics.dead(l.Dead)
+			if l.Dead != nil && !w.samples {
+				continue
+			}
+			items = append(items, l)
 		}
 		if err := w.table.List(w.topics.Items, partition, items, next); err != nil {
 			return fmt.Errorf("listing %s[%d] up to %d: %w", w.topics.Items, partition, next, err)

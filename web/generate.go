@@ -23,12 +23,12 @@ type itemsAnswer struct {
 // postGenerate produces a request and answers with its records once they are published. A request id
 // that has been answered before is answered from memory, so a client may repeat a call it lost.
 func (s *Server) postGenerate(w http.ResponseWriter, r *http.Request) {
-	request, err := s.readRequest(w, r)
+	request, repeatable, err := s.readRequest(w, r)
 	if err != nil {
 		writeError(w, asError(err, CodeBadRequest))
 		return
 	}
-	items, err := s.generate(r.Context(), request)
+	items, err := s.generate(r.Context(), request, repeatable)
 	if err != nil {
 		writeError(w, asError(err, CodeInternal))
 		return
@@ -36,48 +36,54 @@ func (s *Server) postGenerate(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, itemsAnswer{items})
 }
 
-func (s *Server) readRequest(w http.ResponseWriter, r *http.Request) (schemas.Request, error) {
+// readRequest reads and checks a request; repeatable says that the caller named
+// it, so that it may have been answered before.
+func (s *Server) readRequest(w http.ResponseWriter, r *http.Request) (request schemas.Request, repeatable bool, err error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return schemas.Request{}, err
+		return request, false, err
 	}
-	request, err := schemas.ScanRequest(body)
+	request, err = schemas.ScanRequest(body)
 	if err != nil {
-		return request, err
+		return request, repeatable, err
 	}
 	user := r.PathValue("id")
 	if request.UserID != "" && request.UserID != user {
-		return request, &Error{Code(schemas.ReasonKeyMismatch), fmt.Sprintf("user_id %.64q is not the user of the path", request.UserID)}
+		return request, repeatable, &Error{Code(schemas.ReasonKeyMismatch), fmt.Sprintf("user_id %.64q is not the user of the path", request.UserID)}
 	}
 	request.UserID = user
-	if request.RequestID == "" {
+	if repeatable = request.RequestID != ""; !repeatable {
 		request.RequestID = newEventID(time.Now())
 	}
 	if err := request.Validate(); err != nil {
-		return request, err
+		return request, repeatable, err
 	}
 	if request.Images != nil && *request.Images && !s.o.Images {
-		return request, &Error{CodeNoDecoder, "this service makes embeddings only: name a decoder in its configuration, or ask with images: false"}
+		return request, repeatable, &Error{CodeNoDecoder, "this service makes embeddings only: name a decoder in its configuration, or ask with images: false"}
 	}
 	if a := request.After; a != nil && s.o.Partitions > 0 {
 		if own := schemas.Partition([]byte(user), s.o.Partitions); a.Partition != own {
-			return request, &Error{CodeBadAfter, fmt.Sprintf("after.partition is %d, this user's feedback is in %d", a.Partition, own)}
+			return request, repeatable, &Error{CodeBadAfter, fmt.Sprintf("after.partition is %d, this user's feedback is in %d", a.Partition, own)}
 		}
 	}
-	return request, nil
+	return request, repeatable, nil
 }
 
-func (s *Server) generate(ctx context.Context, request schemas.Request) ([]json.RawMessage, error) {
-	items, ok, err := s.o.Results.Recall(ctx, request.UserID, request.RequestID)
-	if err != nil || ok {
-		return items, err
+// generate answers from memory where the caller repeats a request id, whatever
+// the count says now, else by a new request.
+func (s *Server) generate(ctx context.Context, request schemas.Request, repeatable bool) ([]json.RawMessage, error) {
+	if repeatable {
+		items, ok, err := s.o.Results.Recall(ctx, request.UserID, request.RequestID)
+		if err != nil || ok {
+			return items, err
+		}
 	}
 	if _, err := s.o.Producer.Request(ctx, request); err != nil {
 		return nil, asError(err, CodeBrokerUnavailable)
 	}
 	waiting, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	items, err = s.o.Results.Await(waiting, request.UserID, request.RequestID, request.Count)
+	items, err := s.o.Results.Await(waiting, request.UserID, request.RequestID, request.Count)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, s.lateError(request)
 	}
