@@ -668,3 +668,64 @@ func (s *stand) sample(user string) ([]Sampled, error) {
 	defer tb.Close()
 	return SampleUser(s.config, tb, user, 4, 7, slog.New(slog.DiscardHandler))
 }
+
+// TestRolesApart runs worker and trainer as two processes would, each with its
+// own state: the worker samples with what the trainer announces, and a bad
+// record is one dead letter.
+func TestRolesApart(t *testing.T) {
+	s := newStand(t)
+	s.items(300)
+	worker, trainer := *s, *s
+	worker.config.Roles, trainer.config.Roles = []string{RoleWorker}, []string{RoleTrainer}
+	trainer.config.State.Dir = t.TempDir()
+	w, stopWorker := worker.serve()
+	tr, stopTrainer := trainer.serve()
+	s.crowd("a", 300)
+	s.produce("feedback", []byte("user-1"), []byte("{"))
+	s.until("learned", func() bool { l := tr.Status().Lag; return l.Train != nil && *l.Train == 0 })
+	s.until("published", func() bool {
+		st := w.Status()
+		return st.PriorVersion != "" && st.EventsFolded == 300 && *st.Lag.Fold == 0 && *st.Lag.Publish == 0
+	})
+	if l := w.Status().Lag; l.Train != nil {
+		t.Errorf("a worker alone is %d events behind in training", *l.Train)
+	}
+	if a, b := mustDigest(t, w), mustDigest(t, tr); a != b {
+		t.Errorf("the same log folds to %s and %s", a, b)
+	}
+	stopTrainer()
+	stopWorker()
+	if n := len(s.read("deadletter")); n != 1 {
+		t.Errorf("one bad record makes %d dead letters", n)
+	}
+	if len(s.generated()) == 0 {
+		t.Error("no images")
+	}
+}
+
+// TestNothingIsKeptOfRequestsNobodyAwaits sends requests by Kafka.
+func TestNothingIsKeptOfRequestsNobodyAwaits(t *testing.T) {
+	s := newStand(t)
+	s.items(300)
+	svc, _ := s.serve()
+	s.until("a prior is there", func() bool { return svc.Status().PriorVersion != "" })
+	for i := range 3 {
+		v, err := schemas.Request{RequestID: fmt.Sprint("r", i), UserID: "u", Count: 40}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.produce("requests", []byte("u"), v)
+	}
+	s.until("answered", func() bool { return svc.Status().Generated == 120 })
+	svc.door.mu.Lock()
+	n := len(svc.door.answers)
+	svc.door.mu.Unlock()
+	if n != 0 {
+		t.Errorf("%d answers are kept that nobody awaits", n)
+	}
+	body := s.post(svc, "/v1/users/u/generate", `{"request_id":"r1","count":50}`, 200)
+	var got struct{ Items []json.RawMessage }
+	if err := json.Unmarshal(body, &got); err != nil || len(got.Items) != 40 {
+		t.Errorf("a request that was answered with 40 images is recalled with %d: %v", len(got.Items), err)
+	}
+}
