@@ -17,7 +17,7 @@ import (
 // Options of a broker.
 type Options struct {
 	Listen  string       // host:port; port 0 picks a free one; empty means 127.0.0.1:0
-	DataDir string       // created if needed and kept over restarts; empty keeps all in memory
+	DataDir string       // created if needed, kept over restarts and held by one broker at a time; empty keeps all in memory
 	Logger  *slog.Logger // warnings and errors; nil discards them
 }
 
@@ -25,11 +25,12 @@ type Options struct {
 type Broker struct {
 	cluster *kfake.Cluster
 	addr    string
+	lock    *os.File // of the data directory; nil in memory
 }
 
 // Start listens and serves until Close. Clients are told the address that it listens on, so Listen must name one that
-// they can reach. Its errors are one line: a port that is taken or a data directory that cannot be read is named.
-func Start(o Options) (*Broker, error) {
+// they can reach. Its errors are one line: a port that is taken or a data directory that is taken or cannot be read is named.
+func Start(o Options) (_ *Broker, err error) {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
 	}
@@ -44,6 +45,13 @@ func Start(o Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the broker: %w", err)
 	}
+	b := &Broker{addr: listener.Addr().String()}
+	defer func() {
+		if err != nil {
+			_ = listener.Close() // kfake closes it on some of its errors only
+			b.unlock()
+		}
+	}()
 	options := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("rebeca-development"),
@@ -52,17 +60,15 @@ func Start(o Options) (*Broker, error) {
 		kfake.WithLogger(logger{o.Logger}),
 	}
 	if o.DataDir != "" {
-		if err := os.MkdirAll(o.DataDir, 0o755); err != nil {
-			return nil, errors.Join(fmt.Errorf("starting the broker: %w", err), listener.Close())
+		if b.lock, err = lock(o.DataDir); err != nil {
+			return nil, fmt.Errorf("starting the broker: %w", err)
 		}
 		options = append(options, kfake.DataDir(o.DataDir))
 	}
-	cluster, err := kfake.NewCluster(options...)
-	if err != nil {
-		_ = listener.Close() // kfake closes it on some of its errors only
+	if b.cluster, err = kfake.NewCluster(options...); err != nil {
 		return nil, fmt.Errorf("starting the broker on %s: %w", o.DataDir, err)
 	}
-	return &Broker{cluster: cluster, addr: listener.Addr().String()}, nil
+	return b, nil
 }
 
 // Addr returns host:port, with the port that was picked.
@@ -71,10 +77,11 @@ func (b *Broker) Addr() string { return b.addr }
 // Cluster returns the broker's engine, by which tests inject faults.
 func (b *Broker) Cluster() *kfake.Cluster { return b.cluster }
 
-// Close cuts all connections, writes what is in memory to the data directory and frees the port. Calling it twice is
+// Close cuts all connections, writes what is in memory to the data directory and frees it and the port. Calling it twice is
 // allowed.
 func (b *Broker) Close() error {
 	b.cluster.Close()
+	b.unlock()
 	return nil
 }
 

@@ -110,6 +110,23 @@ func TestTopicsAreNotMadeByBeingNamed(t *testing.T) {
 	}
 }
 
+func TestOneBrokerPerDirectory(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, Options{DataDir: dir})
+	second, err := Start(Options{DataDir: dir})
+	if err == nil {
+		_ = second.Close()
+		t.Fatal("two brokers share a directory")
+	}
+	if !strings.Contains(err.Error(), dir+" is in use by another broker") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error %q, want one line with the directory", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, Options{DataDir: dir})
+}
+
 func TestStartRefusesInOneLine(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
