@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,8 +31,12 @@ func (s *Server) getInspect(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
 	if err := s.o.Operator.Inspect(what, w); err != nil {
+		level := slog.LevelError
+		if r.Context().Err() != nil {
+			level = slog.LevelDebug // the client went away
+		}
+		s.o.Logger.Log(r.Context(), level, "inspecting the state", "what", what, "err", err)
 		// The answer has begun: cutting the connection is the one way to say that it is not whole.
-		s.o.Logger.Error("inspecting the state", "what", what, "err", err)
 		panic(http.ErrAbortHandler)
 	}
 }

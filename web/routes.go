@@ -116,10 +116,12 @@ func (s *Server) instrument(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		start := time.Now()
 		rec := &recorder{ResponseWriter: w}
+		var deadline time.Time // none: a stream must not inherit that of an earlier call on its connection
 		if !r.stream {
-			// An error means a writer without deadlines, as in tests: nothing to bound.
-			_ = http.NewResponseController(w).SetWriteDeadline(start.Add(routeDeadline))
+			deadline = start.Add(routeDeadline)
 		}
+		// An error means a writer without deadlines, as in tests: nothing to bound.
+		_ = http.NewResponseController(w).SetWriteDeadline(deadline)
 		defer func() {
 			if p := recover(); p != nil {
 				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {

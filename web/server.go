@@ -159,16 +159,20 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// CheckListen refuses an address that others can reach when no token protects it.
+// CheckListen refuses what is no address to listen on, and one that others can reach when no token
+// protects it. Its errors do not name http.listen: the caller does.
 func CheckListen(addr, token string) error {
-	host, _, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("http.listen %q: want host:port, such as 127.0.0.1:8080", addr)
+		return fmt.Errorf("%q is not host:port, such as 127.0.0.1:8080", addr)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("%q: %q is not a port, 0 to 65535", addr, port)
 	}
 	if token != "" || loopback(host) {
 		return nil
 	}
-	return fmt.Errorf("http.listen %q can be reached from other machines: set http.token, or listen on 127.0.0.1", addr)
+	return fmt.Errorf("%q can be reached from other machines: set http.token, or listen on 127.0.0.1", addr)
 }
 
 // loopback reports whether a host name or address is this machine's own.

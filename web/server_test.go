@@ -36,6 +36,9 @@ func TestCheckListen(t *testing.T) {
 		{"8080", "", "host:port"},
 		{"", "hush", "host:port"},
 		{"::1:8080:9", "", "host:port"},
+		{"127.0.0.1:70000", "", "65535"},
+		{"127.0.0.1:-1", "", "65535"},
+		{"127.0.0.1:door", "", "65535"},
 	}
 	for _, tt := range tests {
 		err := CheckListen(tt.addr, tt.token)
