@@ -109,7 +109,7 @@ func TestStepMatchesInterpreter(t *testing.T) {
 	after := l.sides[l.current]
 	for i, name := range vectorNames() {
 		var next []float64
-		for k := range l.net.layout().chunks() {
+		for k := range l.net.layout().chunks(chunkSize) {
 			next = append(next, want[fmt.Sprintf("next.%s.%d", name, k)]...)
 		}
 		if w := worst(t, after.vectors[i], next); w > tolerance {

@@ -8,16 +8,17 @@ import (
 )
 
 // The optimizer works on chunks of the flat vectors. Its dozen elementwise passes over a chunk find their operands in the second
-// level cache, where whole vectors of a larger prior would come from memory in every pass.
-const chunkSize = 1 << 16
+// and third level caches, where whole vectors of a larger prior would come from memory in every pass; smaller chunks cost more in
+// nodes than they save.
+const chunkSize = 1 << 18
 
 // chunk is a range of the flat vectors: whole parameters, or a part of a large one.
 type chunk struct{ from, to int }
 
 func (c chunk) size() int { return c.to - c.from }
 
-// chunks cuts the layout: small parameters lie together, large ones are cut into equal parts.
-func (l *layout) chunks() []chunk {
+// chunks cuts the layout into chunks of at most limit: small parameters lie together, large ones are cut into equal parts.
+func (l *layout) chunks(limit int) []chunk {
 	var out []chunk
 	open := chunk{}
 	end := func() {
@@ -27,13 +28,13 @@ func (l *layout) chunks() []chunk {
 		open = chunk{open.to, open.to}
 	}
 	for _, p := range l.parameters {
-		if open.size()+p.size > chunkSize {
+		if open.size()+p.size > limit {
 			end()
 		}
-		if open.to += p.size; p.size <= chunkSize {
+		if open.to += p.size; p.size <= limit {
 			continue
 		}
-		count := (p.size + chunkSize - 1) / chunkSize
+		count := (p.size + limit - 1) / limit
 		for i := range count {
 			open = chunk{p.offset + i*p.size/count, p.offset + (i+1)*p.size/count}
 			end()
@@ -55,8 +56,7 @@ func (l *layout) inputs(g *graph.Graph) (weights, []*graph.Value) {
 }
 
 // gather returns the values of each chunk as a vector, given one value for each parameter, such as its gradient.
-func (l *layout) gather(g *graph.Graph, values []*graph.Value) []*graph.Value {
-	chunks := l.chunks()
+func (l *layout) gather(g *graph.Graph, chunks []chunk, values []*graph.Value) []*graph.Value {
 	out := make([]*graph.Value, 0, len(chunks))
 	at := 0 // the next parameter
 	for len(out) < len(chunks) {
@@ -86,7 +86,7 @@ func (l *layout) gather(g *graph.Graph, values []*graph.Value) []*graph.Value {
 // vectors and for the schedule, outputs for the chunks after the step and for the norm of the whole gradient before clipping.
 func (l *layout) adamW(g *graph.Graph, gradient []*graph.Value) {
 	defer g.Scope("adamw")()
-	chunks := l.chunks()
+	chunks := l.chunks(chunkSize)
 	var in, next [4][]*graph.Value // by vector, in the order of State.vectors
 	for v, name := range vectorNames() {
 		for i, c := range chunks {
@@ -97,7 +97,7 @@ func (l *layout) adamW(g *graph.Graph, gradient []*graph.Value) {
 	at := g.Split(g.Input("schedule", numSchedule), 0, 1, 1, 1, 1)
 	keep, rate, tiny, mix := at[0], at[1], at[2], at[3]
 
-	parts := l.gather(g, gradient)
+	parts := l.gather(g, chunks, gradient)
 	squares := make([]*graph.Value, len(parts))
 	for i, d := range parts {
 		squares[i] = g.ReduceSumSquare(d, true, 0)
@@ -147,7 +147,7 @@ func (l *layout) newSide() (side, error) {
 	}
 	for v := range s.vectors {
 		s.vectors[v] = make([]float32, l.size)
-		for _, c := range l.chunks() {
+		for _, c := range l.chunks(chunkSize) {
 			t, err := view(v, c.from, c.size())
 			if err != nil {
 				return s, err
