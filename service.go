@@ -34,6 +34,8 @@ const (
 	// commitEvery is how often offsets are committed for lag tools; nothing
 	// reads them back.
 	commitEvery = 5 * time.Second
+	// collectEvery is how often the table looks for disk space to give back.
+	collectEvery = time.Minute
 	// busyLag is how many records behind the fold is busy: the trainer then
 	// leaves it the larger part of the cores.
 	busyLag = 5000
@@ -171,7 +173,7 @@ func (c Config) OpenDecoder() (*sampler.Decoder, error) {
 	default:
 		files, manifest = os.DirFS(filepath.Dir(m)), filepath.Base(m)
 	}
-	d, err := sampler.OpenDecoder(files, manifest, ort.Options{Threads: c.ONNXRuntime.Threads})
+	d, err := sampler.OpenDecoder(files, manifest, c.runtimeOptions())
 	if err != nil {
 		return nil, fmt.Errorf("decoder.manifest: %s: %w", c.Decoder.Manifest, err)
 	}
@@ -289,7 +291,7 @@ func (s *Service) compose() error {
 	if c.has(RoleWorker) {
 		s.generator = newGenerator(c, s.table, s.progress, s.decoder, s.metrics, s.log)
 		s.follower = &follower{
-			config: c.priorConfig(), dir: c.priorDir(), options: ort.Options{Threads: c.ONNXRuntime.Threads}, use: s.generator.use, log: s.log,
+			config: c.priorConfig(), dir: c.priorDir(), options: c.runtimeOptions(), use: s.generator.use, log: s.log,
 		}
 		for p := range int32(c.Kafka.Partitions) {
 			intents, err := s.table.Intents(p)
@@ -462,6 +464,7 @@ func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return s.watchReady(ctx) })
 	if s.generator != nil {
 		g.Go(func() error { return s.commitOffsets(ctx) })
+	g.Go(func() error { return s.collect(ctx) })
 		g.Go(func() error { return s.generator.Run(ctx) })
 		g.Go(func() error { return s.follow(ctx) })
 	}
@@ -605,6 +608,22 @@ func (s *Service) commitOffsets(ctx context.Context) error {
 		all := map[string]map[int32]int64{s.config.Kafka.Topics.Feedback: offsets}
 		if err := s.client.Commit(ctx, group, all); err != nil {
 			s.log.Debug("committing offsets for lag tools", "err", err)
+		}
+	}
+}
+
+// collect gives the disk space of large dead letters back that were sent.
+func (s *Service) collect(ctx context.Context) error {
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := s.table.Collect(); err != nil {
+			s.log.Warn("collecting disk space; trying again", "err", err)
 		}
 	}
 }

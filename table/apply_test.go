@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -571,4 +572,47 @@ func TestMain(m *testing.M) {
 		os.Exit(child(dir))
 	}
 	os.Exit(run(m))
+}
+
+// Dead letters of megabytes do not stay on the disk once they are sent.
+func TestLargeValuesAreCollected(t *testing.T) {
+	o := options(t.TempDir())
+	table := open(t, o)
+	big := strings.Repeat("x", 8<<20)
+	const n = 20 // of which 128 MB make a file of the value log
+	for i := range int64(n) {
+		fold(t, table, dead(i, "a", big))
+	}
+	kept := outbox(t, table)[0]
+	for {
+		out, err := table.Outbox(0, kept.Seq, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(out) == 0 {
+			break
+		}
+		if err := table.Trim(0, out, Position{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := filepath.Join(o.Dir, "000001.vlog")
+	if info, err := os.Stat(first); err != nil || info.Size() < 100<<20 {
+		t.Fatalf("%s holds no 100 MB: %v", first, err)
+	}
+	for range 6 { // each life leaves a file of the tree; together they are worth a compaction, which comes by itself some time
+		table = reopen(t, table)
+	}
+	if err := table.db.Flatten(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(first); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", first, err)
+	}
+	if out := outbox(t, table); len(out) != 1 || string(out[0].Value) != big {
+		t.Errorf("%d messages are left, want the first", len(out))
+	}
 }

@@ -142,11 +142,7 @@ func (c *change) send(seq uint64, index int, m *Message) error {
 	if c.t.options.Silent {
 		return nil
 	}
-	value := encodeMessage(m)
-	if len(value) >= valueThreshold {
-		c.then(func() { c.t.largeValues.Store(true) })
-	}
-	if err := c.set(messageKey(c.p.id, seq, index), value); err != nil {
+	if err := c.set(messageKey(c.p.id, seq, index), encodeMessage(m)); err != nil {
 		return err
 	}
 	c.then(func() {

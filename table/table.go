@@ -76,7 +76,6 @@ type Table struct {
 	users      *userList
 
 	intents, messages atomic.Int64          // over all partitions
-	largeValues       atomic.Bool           // values left the tree for the value log since the last Sync
 	failed            atomic.Pointer[error] // of a commit whose outcome is unknown
 	closeOnce         sync.Once
 	closeErr          error
@@ -174,18 +173,25 @@ func (t *Table) Close() error {
 	return t.closeErr
 }
 
-// Sync writes what is in memory maps to disk. It also lets go of old large values.
+// Sync writes what is in memory maps to disk.
 func (t *Table) Sync() error {
 	if err := t.db.Sync(); err != nil {
 		return fmt.Errorf("syncing the state: %w", err)
 	}
-	if t.largeValues.Swap(false) {
-		err := t.db.RunValueLogGC(.5)
-		if err != nil && !errors.Is(err, badger.ErrNoRewrite) && !errors.Is(err, badger.ErrRejected) {
+	return nil
+}
+
+// Collect gives the disk space of large values that were deleted back. Badger hears of them when it compacts the tree, some time after they
+// went, so it is to be called now and then; it costs nothing when there is nothing to collect.
+func (t *Table) Collect() error {
+	for {
+		switch err := t.db.RunValueLogGC(.5); {
+		case errors.Is(err, badger.ErrNoRewrite), errors.Is(err, badger.ErrRejected):
+			return nil
+		case err != nil:
 			return fmt.Errorf("collecting old large values: %w", err)
 		}
 	}
-	return nil
 }
 
 // Partitions returns the number of partitions of the state.
