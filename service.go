@@ -462,9 +462,9 @@ func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
 		}
 	}
 	g.Go(func() error { return s.watchReady(ctx) })
+	g.Go(func() error { return s.collect(ctx) })
 	if s.generator != nil {
 		g.Go(func() error { return s.commitOffsets(ctx) })
-	g.Go(func() error { return s.collect(ctx) })
 		g.Go(func() error { return s.generator.Run(ctx) })
 		g.Go(func() error { return s.follow(ctx) })
 	}
