@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"rebeca/internal/ort"
 	"rebeca/online"
 	"rebeca/prior"
 	"rebeca/sampler"
@@ -169,6 +170,12 @@ type HTTPConfig struct {
 type ONNXRuntimeConfig struct {
 	Library string `yaml:"library"`
 	Threads int    `yaml:"threads"` // intra-op threads of sampling and decoding
+	// Provider executes training, sampling and decoding: cpu (default) or cuda,
+	// which needs a library built with it and an NVIDIA device.
+	Provider string `yaml:"provider"`
+	// Spin is how long an idle thread of a run looks for work before it sleeps;
+	// 0 (default) where the cores have other work, some 20µs where they do not.
+	Spin time.Duration `yaml:"spin"`
 }
 
 // DefaultConfig returns the defaults; Kafka.Brokers, State.Dir and Prior.Dim
@@ -198,7 +205,7 @@ func DefaultConfig() Config {
 		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}},
 		Decoder:     DecoderConfig{Manifest: "none"},
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080"},
-		ONNXRuntime: ONNXRuntimeConfig{Threads: 1},
+		ONNXRuntime: ONNXRuntimeConfig{Threads: 1, Provider: ort.CPU},
 	}
 }
 
@@ -315,6 +322,12 @@ func (c Config) Validate() error {
 	if t := c.ONNXRuntime.Threads; t < 1 || t > 256 {
 		bad("onnxruntime.threads", "%d is outside 1..256", t)
 	}
+	if p := c.ONNXRuntime.Provider; !slices.Contains(ort.Providers(), p) {
+		bad("onnxruntime.provider", "%q is not %s", p, strings.Join(ort.Providers(), " or "))
+	}
+	if d := c.ONNXRuntime.Spin; d < 0 || d > time.Second {
+		bad("onnxruntime.spin", "%s is outside 0s..1s", d)
+	}
 	return errors.Join(errs...)
 }
 
@@ -353,7 +366,14 @@ func (c Config) onlineConfig() online.Config {
 	o.Steps, o.LR, o.LRMin, o.DecaySteps = t.Steps, t.LR, t.LRMin, t.DecaySteps
 	o.Splice, o.MaxLag, o.Seed, o.Threads = t.Splice, t.MaxLag, t.Seed, t.Threads
 	o.BirthSteps, o.PseudoShare = t.BirthSteps, t.PseudoShare
+	o.Provider, o.Spin = c.ONNXRuntime.Provider, c.ONNXRuntime.Spin
 	return o
+}
+
+// runtimeOptions are those of sessions that sample and decode.
+func (c Config) runtimeOptions() ort.Options {
+	r := c.ONNXRuntime
+	return ort.Options{Threads: r.Threads, Provider: r.Provider, Spin: r.Spin}
 }
 
 func (c Config) samplerOptions() sampler.Options {

@@ -5,7 +5,6 @@ import (
 	"image"
 	"log/slog"
 
-	"rebeca/internal/ort"
 	"rebeca/online"
 	"rebeca/prior"
 	"rebeca/sampler"
@@ -33,7 +32,7 @@ func SampleUser(c Config, t *table.Table, user string, n int, seed uint64, log *
 	if !ok {
 		return nil, fmt.Errorf("no checkpoint in %s: the prior is born by `rebeca serve` after the first feedback", c.priorDir())
 	}
-	lp, err := loadPrior(cp.Version, c.priorDir(), c.priorConfig(), ort.Options{Threads: c.ONNXRuntime.Threads})
+	lp, err := loadPrior(cp.Version, c.priorDir(), c.priorConfig(), c.runtimeOptions())
 	if err != nil {
 		return nil, err
 	}

@@ -152,13 +152,20 @@ func (c Config) TableOptions(log *slog.Logger) table.Options {
 	}
 }
 
-// OpenRuntime loads ONNX Runtime from where the configuration says.
+// OpenRuntime loads ONNX Runtime from where the configuration says and checks
+// that it has the execution provider.
 func (c Config) OpenRuntime() error {
 	path, err := ort.Locate(c.ONNXRuntime.Library)
 	if err != nil {
 		return err
 	}
-	return ort.Open(path)
+	if err := ort.Open(path); err != nil {
+		return err
+	}
+	if err := ort.Check(c.runtimeOptions()); err != nil {
+		return fmt.Errorf("onnxruntime.provider: %w", err)
+	}
+	return nil
 }
 
 // OpenDecoder opens the configured decoder; nil for none.

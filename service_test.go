@@ -551,6 +551,7 @@ func TestStartErrors(t *testing.T) {
 		{"locked", func(c *Config) { c.State.Dir = locked }, []string{"state.dir", locked, "another process"}},
 		{"other dim", func(c *Config) { c.State.Dir = grown }, []string{"state.dir", "dimension"}},
 		{"no library", func(c *Config) { c.ONNXRuntime.Library = "/nowhere/libonnxruntime.so" }, []string{"/nowhere/libonnxruntime.so"}},
+		{"no device", func(c *Config) { c.ONNXRuntime.Provider = "cuda" }, []string{"onnxruntime.provider", "cuda", "NVIDIA"}},
 		{"no decoder", func(c *Config) { c.Decoder.Manifest = "/nowhere/manifest.json" }, []string{"decoder.manifest", "/nowhere"}},
 		{"decoder of another dim", func(c *Config) { c.Decoder.Manifest = "shapes" }, []string{"decoder.manifest", "16", "8"}},
 	} {

@@ -93,6 +93,9 @@ type Config struct {
 	// Threads is the number of intra-op threads of a step. The same seed gives
 	// the same weights for the same number of threads only.
 	Threads int
+	// Provider and Spin are those of ort.Options.
+	Provider string
+	Spin     time.Duration
 }
 
 // DefaultConfig returns the recipe that DESIGN.md explains row by row.

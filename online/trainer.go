@@ -148,7 +148,7 @@ func newTrainer(cfg Config, priorCfg prior.Config, who people, what Catalogue, d
 		times: newEventTimes(),
 	}
 	t.learn = func(st *prior.State) (learner, error) {
-		return prior.NewLearner(st, ort.Options{Threads: cfg.Threads})
+		return prior.NewLearner(st, ort.Options{Threads: cfg.Threads, Provider: cfg.Provider, Spin: cfg.Spin})
 	}
 	t.mu.history, t.mu.times = newRing[Point](historyPoints), newRing[time.Time](ratePoints)
 	t.metrics = newMetrics(reg, func() float64 { return float64(t.backlog()) })

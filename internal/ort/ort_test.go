@@ -275,9 +275,10 @@ func TestOptions(t *testing.T) {
 			s, err := NewSession(doubling(), []string{"x"}, []string{"y"}, c.options)
 			if c.errors != nil {
 				refused(t, err, c.errors...)
+				refused(t, Check(c.options), c.errors...)
 				return
 			}
-			if err != nil {
+			if err := errors.Join(err, Check(c.options)); err != nil {
 				t.Fatal(err)
 			}
 			x, y := NewTensor(1), NewTensor(1)

@@ -66,6 +66,18 @@ func NewSession(model []byte, inputs, outputs []string, o Options) (*Session, er
 	return &Session{inputs: slices.Clone(inputs), outputs: slices.Clone(outputs), inner: inner}, nil
 }
 
+// Check returns the error that NewSession would return for o itself, such as an execution provider that this machine lacks.
+func Check(o Options) error {
+	if !onnx.IsInitialized() {
+		return ErrNotOpen
+	}
+	options, err := sessionOptions(o)
+	if err != nil {
+		return err
+	}
+	return options.Destroy()
+}
+
 func sessionOptions(o Options) (*onnx.SessionOptions, error) {
 	options, err := onnx.NewSessionOptions()
 	if err != nil {
