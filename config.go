@@ -15,6 +15,7 @@ import (
 	"rebeca/prior"
 	"rebeca/sampler"
 	"rebeca/table"
+	"rebeca/web"
 )
 
 // Roles of a process.
@@ -56,7 +57,7 @@ type Config struct {
 // KafkaConfig names the brokers and topics.
 type KafkaConfig struct {
 	Brokers []string `yaml:"brokers"` // host:port, at least one
-	// Partitions of every user-keyed topic; default 4, fixed when a state is born.
+	// Partitions of every user-keyed topic, 1 to 10,000; default 4, fixed when a state is born.
 	Partitions int `yaml:"partitions"`
 	// Replication of new topics; 0 (default) leaves it to the broker.
 	Replication int         `yaml:"replication"`
@@ -69,7 +70,7 @@ type KafkaConfig struct {
 
 // SASLConfig is the client's authentication.
 type SASLConfig struct {
-	Mechanism    string `yaml:"mechanism"` // "", plain, scram-sha-256, scram-sha-512
+	Mechanism    string `yaml:"mechanism"` // "", plain, scram-sha-256, scram-sha-512; with one, the rest is required
 	Username     string `yaml:"username"`
 	PasswordFile string `yaml:"password_file"` // the first line of this file
 }
@@ -222,9 +223,9 @@ func LoadConfig(path string) (Config, error) {
 	return c, nil
 }
 
-// ParseConfig decodes YAML over [DefaultConfig] and validates it. Unknown
-// keys, wrong types and values out of range are all reported, each with its
-// path.
+// ParseConfig decodes YAML over [DefaultConfig] and validates it. All unknown
+// keys and wrong types are reported, each with its path, and where there are
+// none what [Config.Validate] finds.
 func ParseConfig(b []byte) (Config, error) {
 	c := DefaultConfig()
 	if err := decodeStrict(b, &c); err != nil {
@@ -233,7 +234,13 @@ func ParseConfig(b []byte) (Config, error) {
 	return c, c.Validate()
 }
 
-// Validate reports every value out of range, joined, each with its path.
+// maxPartitions is far beyond what one process serves; each has its loops and
+// its part of the table.
+const maxPartitions = 10000
+
+// Validate reports the values out of range, joined, each with its path: all of
+// them, but of prior, train and sampler the first each. It reads no file, see
+// [Config.CheckFiles].
 func (c Config) Validate() error {
 	var errs []error
 	bad := func(path, format string, args ...any) {
@@ -251,8 +258,10 @@ func (c Config) Validate() error {
 		bad("kafka.brokers", "needs at least one host:port")
 	}
 	for i, b := range c.Kafka.Brokers {
-		if _, _, err := net.SplitHostPort(b); err != nil {
+		if _, port, err := net.SplitHostPort(b); err != nil {
 			bad(fmt.Sprintf("kafka.brokers[%d]", i), "%q is not host:port", b)
+		} else if _, err := net.LookupPort("tcp", port); err != nil {
+			bad(fmt.Sprintf("kafka.brokers[%d]", i), "%q: %q is not a port, 1 to 65535", b, port)
 		}
 	}
 	atLeast := func(path string, v, min int) {
@@ -261,10 +270,11 @@ func (c Config) Validate() error {
 		}
 	}
 	atLeast("kafka.partitions", c.Kafka.Partitions, 1)
-	atLeast("kafka.replication", c.Kafka.Replication, 0)
-	if m := c.Kafka.SASL.Mechanism; !slices.Contains([]string{"", "plain", "scram-sha-256", "scram-sha-512"}, m) {
-		bad("kafka.sasl.mechanism", "%q is not plain, scram-sha-256 or scram-sha-512", m)
+	if n := c.Kafka.Partitions; n > maxPartitions {
+		bad("kafka.partitions", "%d is above %d", n, maxPartitions)
 	}
+	atLeast("kafka.replication", c.Kafka.Replication, 0)
+	errs = append(errs, c.Kafka.SASL.validate()...)
 	seen := map[string]string{}
 	for _, t := range c.Kafka.Topics.named() {
 		if t.name == "" {
@@ -305,15 +315,16 @@ func (c Config) Validate() error {
 	if err := c.onlineConfig().Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("train.%w", err))
 	}
-	if err := c.samplerOptions().Validate(); err != nil {
+	if err := c.Sampler.validate(); err != nil {
 		errs = append(errs, fmt.Errorf("sampler.%w", err))
 	}
 	if c.Decoder.Manifest == "" {
 		bad("decoder.manifest", `is empty: "none", "shapes" or a manifest's path`)
 	}
 	if c.HTTP.Listen != "" {
-		if _, _, err := net.SplitHostPort(c.HTTP.Listen); err != nil {
-			bad("http.listen", "%q is not host:port", c.HTTP.Listen)
+		// A named file stands for the token that will be in it.
+		if err := web.CheckListen(c.HTTP.Listen, c.HTTP.Token+c.HTTP.TokenFile); err != nil {
+			errs = append(errs, fmt.Errorf("http.listen: %w", err))
 		}
 	}
 	if c.HTTP.Token != "" && c.HTTP.TokenFile != "" {
@@ -329,6 +340,31 @@ func (c Config) Validate() error {
 		bad("onnxruntime.spin", "%s is outside 0s..1s", d)
 	}
 	return errors.Join(errs...)
+}
+
+func (s SASLConfig) validate() (errs []error) {
+	switch s.Mechanism {
+	case "":
+		return nil
+	case "plain", "scram-sha-256", "scram-sha-512":
+	default:
+		errs = append(errs, fmt.Errorf("kafka.sasl.mechanism: %q is not plain, scram-sha-256 or scram-sha-512", s.Mechanism))
+	}
+	if s.Username == "" {
+		errs = append(errs, errors.New("kafka.sasl.username: is empty: kafka.sasl.mechanism needs it"))
+	}
+	if s.PasswordFile == "" {
+		errs = append(errs, errors.New("kafka.sasl.password_file: is empty: kafka.sasl.mechanism needs it"))
+	}
+	return errs
+}
+
+// validate names the first fault by the file's key.
+func (s SamplerConfig) validate() error {
+	if low, high := s.Interval[0], s.Interval[1]; !(low <= high) { // NaN too
+		return fmt.Errorf("interval: [%g, %g] must be two numbers, the first not above the second", low, high)
+	}
+	return s.options().Validate()
 }
 
 func (c Config) has(role string) bool { return slices.Contains(c.Roles, role) }
@@ -376,30 +412,11 @@ func (c Config) runtimeOptions() ort.Options {
 	return ort.Options{Threads: r.Threads, Provider: r.Provider, Spin: r.Spin}
 }
 
-func (c Config) samplerOptions() sampler.Options {
-	s := sampler.DefaultOptions()
-	s.Steps, s.Guidance = c.Sampler.Steps, c.Sampler.Guidance
-	s.Low, s.High = c.Sampler.Interval[0], c.Sampler.Interval[1]
-	return s
-}
+func (c Config) samplerOptions() sampler.Options { return c.Sampler.options() }
 
-// httpToken returns the token, from the file when one is named.
-func (c Config) httpToken() (string, error) {
-	if c.HTTP.TokenFile == "" {
-		return c.HTTP.Token, nil
-	}
-	return firstLine("http.token_file", c.HTTP.TokenFile)
-}
-
-// firstLine reads a secret's file.
-func firstLine(path, file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	if line = strings.TrimSpace(line); line == "" {
-		return "", fmt.Errorf("%s: the first line of %s is empty", path, file)
-	}
-	return line, nil
+func (s SamplerConfig) options() sampler.Options {
+	o := sampler.DefaultOptions()
+	o.Steps, o.Guidance = s.Steps, s.Guidance
+	o.Low, o.High = s.Interval[0], s.Interval[1]
+	return o
 }

@@ -3,11 +3,13 @@ package rebeca
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kfake"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -78,6 +80,68 @@ func TestExampleIsComplete(t *testing.T) {
 	for k := range keys(&all, "") {
 		if !have[k] {
 			t.Errorf("the example lacks %s", k)
+		}
+	}
+}
+
+// TestSASL holds each mechanism of the file against a broker that asks for it.
+func TestSASL(t *testing.T) {
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("hush\nnot this\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, mechanism := range []string{"plain", "scram-sha-256", "scram-sha-512"} {
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser(strings.ToUpper(mechanism), "ada", "hush"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cluster.Close()
+		for user, welcome := range map[string]bool{"ada": true, "eve": false} {
+			c, err := ParseConfig(fmt.Appendf(nil, "kafka: {brokers: [%q], sasl: {mechanism: %s, username: %s, password_file: %q}}\n"+
+				"state: {dir: x}\nprior: {dim: 16}\n", cluster.ListenAddrs()[0], mechanism, user, password))
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := c.NewClient()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if err := client.Ping(t.Context()); (err == nil) != welcome {
+				t.Errorf("%s as %s: %v", mechanism, user, err)
+			}
+		}
+	}
+}
+
+func TestCheckFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"secret": "hush\n", "empty": "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	with := func(token, password, manifest, library string) error {
+		c := DefaultConfig()
+		c.HTTP.TokenFile = filepath.Join(dir, token)
+		c.Kafka.SASL = SASLConfig{Mechanism: "plain", Username: "u", PasswordFile: filepath.Join(dir, password)}
+		c.Decoder.Manifest, c.ONNXRuntime.Library = filepath.Join(dir, manifest), filepath.Join(dir, library)
+		return c.CheckFiles()
+	}
+	if err := with("secret", "secret", "secret", "secret"); err != nil {
+		t.Error(err)
+	}
+	if err := DefaultConfig().CheckFiles(); err != nil {
+		t.Error(err)
+	}
+	err := with("empty", "absent", "gone.json", "gone.so")
+	if err == nil {
+		t.Fatal("absent files are there")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	for i, want := range []string{"http.token_file: ", "kafka.sasl.password_file: ", "decoder.manifest: ", "onnxruntime.library: "} {
+		if len(lines) != 4 || !strings.HasPrefix(lines[i], want) || strings.Count(lines[i], want) != 1 {
+			t.Errorf("line %d of %q does not name %s", i, lines, want)
 		}
 	}
 }

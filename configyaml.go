@@ -39,9 +39,8 @@ func decodeNode(n *yaml.Node, v reflect.Value, path string) []error {
 	if n.Tag == "!!null" {
 		return []error{fmt.Errorf("%s: line %d: is empty; leave the key out for its default", path, n.Line)}
 	}
-	// The decoder appends nothing and keeps no old elements: a list replaces the default.
-	if v.Kind() == reflect.Slice {
-		v.SetZero()
+	if n.Kind == yaml.SequenceNode && (v.Kind() == reflect.Slice || v.Kind() == reflect.Array) {
+		return decodeList(n, v, path)
 	}
 	// A quoted or bare scalar of another type must not become a string.
 	if v.Kind() == reflect.String && n.Kind == yaml.ScalarNode && n.Tag != "!!str" {
@@ -55,6 +54,20 @@ func decodeNode(n *yaml.Node, v reflect.Value, path string) []error {
 		return []error{fmt.Errorf("%s: line %d: %s is not %s", path, n.Line, shown(n), typeName(v.Type()))}
 	}
 	return nil
+}
+
+// decodeList decodes each element under its own path. A list replaces the
+// default: it keeps none of its elements.
+func decodeList(n *yaml.Node, v reflect.Value, path string) (errs []error) {
+	if v.Kind() == reflect.Slice {
+		v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	} else if v.Len() != len(n.Content) {
+		return []error{fmt.Errorf("%s: line %d: a list of %d is not %s", path, n.Line, len(n.Content), typeName(v.Type()))}
+	}
+	for i, c := range n.Content {
+		errs = append(errs, decodeNode(c, v.Index(i), fmt.Sprintf("%s[%d]", path, i))...)
+	}
+	return errs
 }
 
 func decodeMapping(n *yaml.Node, v reflect.Value, path string) []error {
@@ -103,8 +116,10 @@ func typeName(t reflect.Type) string {
 	switch {
 	case t.String() == "time.Duration":
 		return "a duration such as 50ms or 10m"
-	case t.Kind() == reflect.Slice, t.Kind() == reflect.Array:
-		return "a list of " + strings.TrimPrefix(strings.TrimPrefix(typeName(t.Elem()), "an "), "a ") + "s"
+	case t.Kind() == reflect.Slice:
+		return "a list of " + strings.TrimPrefix(typeName(t.Elem()), "a ") + "s"
+	case t.Kind() == reflect.Array:
+		return fmt.Sprintf("a list of %d %ss", t.Len(), strings.TrimPrefix(typeName(t.Elem()), "a "))
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.String:
