@@ -9,7 +9,7 @@ DURATION ?= 60s
 # How long each decoder is fuzzed.
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test test-kafka test-browser test-compose fuzz check fmt vet bench-demo bench-prior onnxruntime clean
+.PHONY: help build demo test test-kafka test-browser test-compose test-parity fuzz check fmt vet bench-demo bench-prior onnxruntime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ test-kafka: build ## run the service on a real Apache Kafka (needs Java 17, Mave
 test-browser: build ## drive the gallery in a headless Chromium (needs chromium)
 	$(GO) test -tags browser -count=1 -timeout 10m -v ./test/browser
 
+test-parity: onnxruntime ## hold the priors in full size against PyTorch (installed into the per-user cache, or see TORCH_PYTHON)
+	@python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$$python" -B tools/parity/fixtures.py full "$$folder" && \
+	PARITY="$$folder" $(GO) test -tags parity -count=1 -timeout 10m -run ParityFull -v ./prior
+
 test-compose: ## hold docker-compose.yml against the Compose Specification, without Docker
 	cd tools/compose && $(GO) run . ../../docker-compose.yml
 
@@ -37,6 +42,7 @@ fuzz: onnxruntime ## fuzz every decoder for FUZZTIME each
 
 check: test ## what has to hold before a commit: format, vet of every build tag, tests
 	$(GO) vet -tags 'kafka browser' ./test/...
+	$(GO) vet -tags parity ./prior
 
 fmt:
 	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); if [ -n "$$bad" ]; then echo "not formatted (run gofmt -w):"; echo "$$bad"; exit 1; fi
@@ -47,7 +53,7 @@ vet:
 bench-demo: build ## run the demonstration for DURATION and write its figures to bench/results/demo.json
 	$(GO) run ./bench/demo -duration $(DURATION) -out bench/results/demo.json
 
-# bench-prior uses this Python if it is set, else one with torch in the per-user cache, installed at the first run.
+# bench-prior and test-parity use this Python if it is set, else one with torch in the per-user cache, installed at the first run.
 TORCH_PYTHON ?=
 bench-prior: onnxruntime ## measure the learning engine against PyTorch and write bench/results/prior.json
 	python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \

@@ -173,6 +173,9 @@ type place struct {
 // flat returns the parameters of a configuration in their layout.
 func (f *dict) flat(c Config) ([]float32, error) {
 	l := c.network().layout()
+	if given := len(f.body) / 4; l.size-c.Dim > given { // the simulation's row for nobody is ours
+		return nil, fmt.Errorf("%d numbers, kind %s of these shapes has %d: cut short", given, c.Kind, l.size)
+	}
 	out := make([]float32, l.size)
 	var places []place
 	if c.Kind == kindSimulation {

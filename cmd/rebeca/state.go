@@ -14,6 +14,7 @@ import (
 
 	"rebeca"
 	"rebeca/internal/meter"
+	"rebeca/prior"
 	"rebeca/sampler"
 	"rebeca/snapshot"
 	"rebeca/table"
@@ -246,5 +247,30 @@ func priorCommand() *cobra.Command {
 		}
 		return err
 	}
-	return group("prior", "Work with versions of the prior", reset)
+	return group("prior", "Work with versions of the prior", reset, priorImport())
+}
+
+func priorImport() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Turn weights of the published prior, a PyTorch state dict saved as safetensors, into a checkpoint",
+		Args:  exactly(1, "the path of one state dict"),
+	}
+	out := cmd.Flags().String("out", "", "checkpoint to write (required)")
+	require(cmd, "out")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		state, err := prior.ImportReference(args[0])
+		if err != nil {
+			return err
+		}
+		sum, err := state.Save(*out)
+		if err != nil {
+			return err
+		}
+		c := state.Config
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: kind %s, %d dimensions, %d users, %d parameters, SHA-256 %s\n",
+			*out, c.Kind, c.Dim, c.Users, len(state.Params), sum)
+		return err
+	}
+	return cmd
 }

@@ -202,7 +202,7 @@ def chain(model, config):
 
 def simulation_fixture(config, path):
     model = models.Simulation(*(config[k] for k in ("dim", "hidden", "blocks", "users"))).eval()
-    blur(model, 0.1)
+    blur(model, 0.3 / math.sqrt(config["hidden"]))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_(0, 0.3)
