@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 
 	"rebeca/consumer"
 	"rebeca/snapshot"
+	"rebeca/table"
 )
 
 // The operator's door of a running service: what the verbs do when the state
@@ -81,9 +84,32 @@ func askRunning(ctx context.Context, c Config, method, path string) (io.ReadClos
 	return nil, fmt.Errorf("the running service answered %s: %s", resp.Status, text)
 }
 
+// ErrNoState means that state.dir holds no table; test with errors.Is.
+var ErrNoState = errors.New("no state is there")
+
+// OpenTable opens the table of a stopped service for an operator's verb. Unlike
+// the service it makes none: a directory without one is ErrNoState. Other
+// errors are those of [table.Open]. The caller closes the table.
+func (c Config) OpenTable(log *slog.Logger) (*table.Table, error) {
+	switch files, err := os.ReadDir(c.tableDir()); {
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(files) == 0:
+		return nil, fmt.Errorf("state.dir: %w: %s has no table of a service", ErrNoState, c.State.Dir)
+	case err != nil:
+		return nil, fmt.Errorf("state.dir: %w", err)
+	}
+	t, err := table.Open(c.TableOptions(log))
+	if err != nil {
+		return nil, fmt.Errorf("state.dir: %w", err)
+	}
+	return t, nil
+}
+
 // ResetPrior deletes the announcement on the prior topic and sets the
 // checkpoints aside. It says what it did, or would do in a dry run. The
-// service must be stopped.
+// service must be stopped: its trainer would announce again and its worker go
+// on with the old weights. The state's lock is held meanwhile, and an error
+// that is [table.ErrLocked] means a service that runs on it; one that runs on
+// another state and the same topics is not seen.
 func ResetPrior(ctx context.Context, c Config, dryRun bool) (done []string, err error) {
 	dir := c.priorDir()
 	aside := dir + "-" + time.Now().UTC().Format("20060102T150405")
@@ -94,11 +120,24 @@ func ResetPrior(ctx context.Context, c Config, dryRun bool) (done []string, err 
 	if dryRun {
 		return plan, nil
 	}
+	switch held, err := c.OpenTable(slog.New(slog.DiscardHandler)); {
+	case err == nil:
+		defer held.Close()
+	case errors.Is(err, table.ErrLocked):
+		return nil, fmt.Errorf("%w: stop the service first", err)
+	case !errors.Is(err, ErrNoState): // without a state there is no service on it
+		return nil, err
+	}
 	client, err := c.NewClient()
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
+	pingCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := client.Ping(pingCtx); err != nil {
+		return nil, fmt.Errorf("kafka.brokers: %w", err)
+	}
 	tombstone := consumer.Message{Key: []byte(priorKey), Time: time.Now()}
 	if _, err := client.Produce(ctx, c.Kafka.Topics.Prior, 0, []consumer.Message{tombstone}); err != nil {
 		return nil, fmt.Errorf("deleting the announcement: %w", err)
