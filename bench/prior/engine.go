@@ -23,6 +23,8 @@ func cases() []benchCase {
 	return []benchCase{
 		{name: "window_step", runs: 10, open: openWindowStep},
 		{name: "train_step", runs: 4, peak: true, open: openTrainStep},
+		{name: "forward1", runs: 10, open: func(o ort.Options) (*engine, error) { return openForward(1, o) }},
+		{name: "forward64", runs: 4, open: func(o ort.Options) (*engine, error) { return openForward(64, o) }},
 	}
 }
 
@@ -119,11 +121,7 @@ func item(rng *rand.Rand, dim int) []float32 {
 
 // openStep is a training step of a new prior on one batch, over and over.
 func openStep(cfg prior.Config, batch *prior.Batch, o ort.Options) (*engine, error) {
-	stats := prior.Stats{Mean: make([]float32, cfg.Dim), Scale: make([]float32, cfg.Dim)}
-	for i := range stats.Scale {
-		stats.Scale[i] = 1
-	}
-	state, err := prior.NewState(cfg, stats, 1)
+	state, err := prior.NewState(cfg, unitStats(cfg.Dim), 1)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +134,45 @@ func openStep(cfg prior.Config, batch *prior.Batch, o ort.Options) (*engine, err
 		_, err := l.Step(batch, 1e-4, rng)
 		return err
 	}
-	return (&engine{run: step, close: l.Close}).warm()
+	return (&engine{flops: cfg.Cost().Step, run: step, close: l.Close}).warm()
+}
+
+// openForward is a prediction of the published prior for so many rows, each of another user.
+func openForward(count int, o ort.Options) (*engine, error) {
+	cfg := paperConfig()
+	state, err := prior.NewState(cfg, unitStats(cfg.Dim), 1)
+	if err != nil {
+		return nil, err
+	}
+	m, err := prior.NewModel(state, o)
+	if err != nil {
+		return nil, err
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	users := make([]int, count)
+	for i := range users {
+		users[i] = rng.IntN(cfg.Users)
+	}
+	conditions, err := m.Users(users)
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	rows := make([]prior.Row, count)
+	for i := range rows {
+		rows[i] = prior.Row{T: 500, Label: prior.StrongPositive, Cond: conditions[i]}
+	}
+	x := item(rng, count*cfg.Dim)
+	z := make([]float32, len(x))
+	run := func() error { return m.Denoise(z, x, rows) }
+	return (&engine{flops: float64(count) * cfg.Cost().Denoise, run: run, close: m.Close}).warm()
+}
+
+func unitStats(dim int) prior.Stats {
+	stats := prior.Stats{Mean: make([]float32, dim), Scale: make([]float32, dim)}
+	for i := range stats.Scale {
+		stats.Scale[i] = 1
+	}
+	return stats
 }
 
 // openProduct is one product of square matrices of the size at which sgemm is at its best.

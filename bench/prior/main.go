@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"time"
 
 	"rebeca/internal/meter"
 	"rebeca/internal/ort"
@@ -33,6 +34,7 @@ type settings struct {
 	rounds         int
 	only           string
 	profile        string
+	spin           time.Duration
 }
 
 func main() {
@@ -41,6 +43,7 @@ func main() {
 	flag.StringVar(&s.script, "script", "tools/bench_prior.py", "the PyTorch side; empty measures ours alone")
 	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of every side")
 	flag.IntVar(&s.rounds, "rounds", 12, "blocks of runs of each side")
+	flag.DurationVar(&s.spin, "spin", 200*time.Microsecond, "how long our threads look for work before they sleep; PyTorch's look for it too")
 	flag.StringVar(&s.only, "case", "", "measure this case alone")
 	flag.StringVar(&s.profile, "profile", "", "write ONNX Runtime's profiles to files with this prefix; slows the runs down")
 	out := flag.String("out", "bench/results/prior.json", "file for the figures")
@@ -67,7 +70,7 @@ func measure(s settings) (got figures, err error) {
 	if err != nil {
 		return nil, err
 	}
-	got = figures{"threads": float64(s.threads), "cores": float64(runtime.NumCPU()), "onnxruntime": release(ort.Version)}
+	got = figures{"threads": float64(s.threads), "spin_us": float64(s.spin.Microseconds()), "cores": float64(runtime.NumCPU()), "onnxruntime": release(ort.Version)}
 	var peers []*peer
 	if s.script != "" {
 		for _, mode := range []string{"eager", "compile"} {
@@ -166,7 +169,7 @@ type side struct {
 }
 
 func options(s settings, name string) ort.Options {
-	o := ort.Options{Threads: s.threads}
+	o := ort.Options{Threads: s.threads, Spin: s.spin}
 	if s.profile != "" {
 		o.Profile = s.profile + name
 	}
