@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,8 +27,10 @@ const importBatch = 1000
 const maxLine = 8 << 20
 
 // Import produces the lines of a JSONL file to a topic, in order, and
-// remembers under StateDir how far it came, so that the same call goes on
-// after an interruption.
+// remembers under StateDir how far it came and what that part of the file was,
+// so that the same call goes on after an interruption: also when lines after
+// that part were mended or added. When the part itself has changed, all is sent
+// again.
 type Import struct {
 	Client     *consumer.Client
 	Topic      string
@@ -46,6 +49,7 @@ type Import struct {
 // ImportResult says what an import did.
 type ImportResult struct {
 	Resumed  bool `json:"resumed"` // it began where an earlier one was interrupted
+	Changed  bool `json:"changed"` // an earlier one sent a part that has changed since: it began anew
 	Produced int  `json:"produced"`
 	Bad      int  `json:"bad"`
 }
@@ -67,14 +71,26 @@ func ItemLine(dim int) func([]byte) ([]byte, error) {
 // importPosition is the remembered part of an import.
 type importPosition struct {
 	Topic string `json:"topic"`
-	Size  int64  `json:"size"`
-	Mtime int64  `json:"mtime_ns"`
 	Bytes int64  `json:"bytes"` // acknowledged
 	Lines int    `json:"lines"`
+	// SHA256 of the bytes acknowledged, in hex.
+	SHA256 string `json:"sha256"`
 }
 
-// Run imports the file. A line that does not parse ends it with the line's
-// number, unless Skip is set.
+// importing is an import under way.
+type importing struct {
+	*Import
+	path string
+	file *os.File
+	size int64 // of the file at the start; what is added later is left for another call
+	pos  importPosition
+	sent hash.Hash // of the first pos.Bytes
+	res  ImportResult
+}
+
+// Run imports the file, which must be a regular one. A line that does not parse
+// ends it with the line's number, unless Skip is set. It ends with ctx, and
+// with an error when the file shrinks meanwhile.
 func (im *Import) Run(ctx context.Context, path string) (res ImportResult, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -85,84 +101,141 @@ func (im *Import) Run(ctx context.Context, path string) (res ImportResult, err e
 	if err != nil {
 		return res, err
 	}
+	if !info.Mode().IsRegular() {
+		return res, fmt.Errorf("%s is not a regular file: an import must be able to go on in the middle of it", path)
+	}
 	remember, err := im.positionFile(path)
 	if err != nil {
 		return res, err
 	}
-	pos := importPosition{Topic: im.Topic, Size: info.Size(), Mtime: info.ModTime().UnixNano()}
-	if old, ok := readPosition(remember); ok && old.Topic == pos.Topic && old.Size == pos.Size && old.Mtime == pos.Mtime {
-		if old.Bytes >= old.Size {
-			return res, fmt.Errorf("%s has been imported to %s before (remove %s to do it again)", path, im.Topic, remember)
-		}
-		pos, res.Resumed = old, old.Bytes > 0
+	run := importing{Import: im, path: path, file: f, size: info.Size()}
+	if err := run.resume(ctx, remember); err != nil {
+		return res, err
 	}
-	if _, err := f.Seek(pos.Bytes, io.SeekStart); err != nil {
-		return res, fmt.Errorf("resuming %s at byte %d: %w", path, pos.Bytes, err)
+	if run.res.Resumed && run.pos.Bytes == run.size {
+		return res, fmt.Errorf("%s has been imported to %s before (remove %s to do it again)", path, im.Topic, remember)
 	}
 	if im.Progress == nil {
 		im.Progress = func(done, total int64) {}
 	}
-	im.Progress(pos.Bytes, pos.Size)
-	r := bufio.NewReaderSize(f, 1<<20)
-	for pos.Bytes < info.Size() {
-		if err := im.batch(ctx, r, path, &pos, &res); err != nil {
-			return res, err
+	im.Progress(run.pos.Bytes, run.size)
+	r := bufio.NewReaderSize(io.NewSectionReader(f, run.pos.Bytes, run.size-run.pos.Bytes), 1<<20)
+	for run.pos.Bytes < run.size {
+		if err := ctx.Err(); err != nil {
+			return run.res, fmt.Errorf("importing %s, %d lines are sent: %w", path, run.pos.Lines, err)
 		}
-		if err := writePosition(remember, pos); err != nil {
-			return res, fmt.Errorf("remembering the position of the import: %w", err)
+		before := run.pos.Bytes
+		if err := run.batch(ctx, r); err != nil {
+			return run.res, err
 		}
-		im.Progress(pos.Bytes, pos.Size)
+		if run.pos.Bytes == before {
+			return run.res, fmt.Errorf("%s has shrunk from %d to %d bytes while it was read", path, run.size, run.pos.Bytes)
+		}
+		if err := writePosition(remember, run.pos); err != nil {
+			return run.res, fmt.Errorf("remembering the position of the import: %w", err)
+		}
+		im.Progress(run.pos.Bytes, run.size)
 	}
-	return res, nil
+	return run.res, nil
 }
 
-// batch produces up to importBatch lines and moves pos behind them.
-func (im *Import) batch(ctx context.Context, r *bufio.Reader, path string, pos *importPosition, res *ImportResult) error {
-	byPartition := make([][]consumer.Message, im.Partitions)
-	n := 0
-	for ; n < importBatch; n++ {
-		line, err := r.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			if line, err = readLong(line, r); err != nil && !errors.Is(err, io.EOF) {
-				return fmt.Errorf("%s: line %d: %w", path, pos.Lines+1, err)
-			}
-		}
+// resume finds the position to begin at: that of an earlier import if what it
+// sent is what the file begins with, else the beginning.
+func (r *importing) resume(ctx context.Context, remember string) error {
+	r.pos, r.sent = importPosition{Topic: r.Topic}, sha256.New()
+	old, ok := readPosition(remember)
+	if !ok || old.Topic != r.Topic || old.Bytes <= 0 {
+		return nil
+	}
+	r.res.Changed = true
+	if old.Bytes > r.size {
+		return nil
+	}
+	if _, err := io.Copy(r.sent, during{ctx, io.NewSectionReader(r.file, 0, old.Bytes)}); err != nil {
+		return fmt.Errorf("reading the part of %s that is sent already: %w", r.path, err)
+	}
+	if hex.EncodeToString(r.sent.Sum(nil)) != old.SHA256 {
+		r.sent.Reset()
+		return nil
+	}
+	var last [1]byte
+	if _, err := r.file.ReadAt(last[:], old.Bytes-1); err != nil {
+		return fmt.Errorf("reading the part of %s that is sent already: %w", r.path, err)
+	}
+	if last[0] != '\n' {
+		old.Lines-- // the file went on: what follows is the rest of that line
+	}
+	r.pos, r.res.Resumed, r.res.Changed = old, true, false
+	return nil
+}
+
+// during reads until its context ends.
+type during struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (d during) Read(b []byte) (int, error) {
+	if err := d.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return d.Reader.Read(b)
+}
+
+// batch produces up to importBatch lines and moves the position behind them.
+// At the end of the file it moves nothing.
+func (r *importing) batch(ctx context.Context, lines *bufio.Reader) error {
+	byPartition := make([][]consumer.Message, r.Partitions)
+	for range importBatch {
+		line, err := readLine(lines)
 		if len(line) == 0 && errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("reading %s: %w", path, err)
+			return fmt.Errorf("reading %s: line %d: %w", r.path, r.pos.Lines+1, err)
 		}
-		pos.Bytes += int64(len(line))
-		pos.Lines++
+		r.sent.Write(line)
+		r.pos.Bytes += int64(len(line))
+		r.pos.Lines++
 		value := bytes.Clone(bytes.TrimSpace(line))
 		if len(value) == 0 {
 			continue
 		}
-		key, err := im.Parse(value)
+		key, err := r.Parse(value)
 		if err != nil {
-			if !im.Skip {
-				return fmt.Errorf("%s: line %d: %w", path, pos.Lines, err)
+			if !r.Skip {
+				return fmt.Errorf("%s: line %d: %w", r.path, r.pos.Lines, err)
 			}
-			res.Bad++
-			if im.OnBad != nil {
-				im.OnBad(pos.Lines, err)
+			r.res.Bad++
+			if r.OnBad != nil {
+				r.OnBad(r.pos.Lines, err)
 			}
 			continue
 		}
-		p := schemas.Partition(key, im.Partitions)
+		p := schemas.Partition(key, r.Partitions)
 		byPartition[p] = append(byPartition[p], consumer.Message{Key: key, Value: value, Time: time.Now()})
 	}
+	r.pos.SHA256 = hex.EncodeToString(r.sent.Sum(nil))
 	for p, messages := range byPartition {
 		if len(messages) == 0 {
 			continue
 		}
-		if _, err := im.Client.Produce(ctx, im.Topic, int32(p), messages); err != nil {
-			return fmt.Errorf("producing lines up to %d of %s to %s[%d]: %w", pos.Lines, path, im.Topic, p, err)
+		if _, err := r.Client.Produce(ctx, r.Topic, int32(p), messages); err != nil {
+			return fmt.Errorf("producing lines up to %d of %s to %s[%d]: %w", r.pos.Lines, r.path, r.Topic, p, err)
 		}
-		res.Produced += len(messages)
+		r.res.Produced += len(messages)
 	}
 	return nil
+}
+
+// readLine returns a line with its end, valid until the next one is read. The
+// last one comes with io.EOF where nothing ends it.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return readLong(line, r)
+	}
+	return line, err
 }
 
 // readLong reads on a line that is longer than the reader's buffer.
