@@ -487,7 +487,7 @@ func (g *generator) withVector(c table.Completion, s subject, now time.Time) (ta
 func (g *generator) refresh() (bool, error) {
 	some := false
 	for p := range int32(len(g.progress.next)) {
-		users, err := g.table.Stale(p, batchImages, "")
+		users, err := g.table.Stale(p, batchImages)
 		if err != nil {
 			return false, fmt.Errorf("looking for stale vectors of partition %d: %w", p, err)
 		}

@@ -150,7 +150,7 @@ func TestResendAloneMovesTheOffsetOnly(t *testing.T) {
 	again := event(1, "a", "x", schemas.KindLike)
 	again.Feedback.EventID = "e0"
 	f := fold(t, table, again)
-	stale, err := table.Stale(0, 10, "")
+	stale, err := table.Stale(0, 10)
 	if err != nil || len(stale) != 0 || len(f.Users) != 0 || len(f.Intents) != 0 || len(f.Superseded) != 0 || digest(t, table) != before {
 		t.Errorf("folded %+v, stale %v, %v", f, stale, err)
 	}
@@ -390,7 +390,7 @@ func TestForget(t *testing.T) {
 		if len(out) != 2 || out[0].Role != RoleDeadletter || out[1].Role != RoleVectors || string(out[1].Key) != "a" || out[1].Value != nil {
 			t.Errorf("outbox %+v", out)
 		}
-		if stale, _ := table.Stale(0, 10, ""); !slices.Equal(stale, []string{"b"}) {
+		if stale, _ := table.Stale(0, 10); !slices.Equal(stale, []string{"b"}) {
 			t.Errorf("stale %v", stale)
 		}
 		if table.UserCount() != 1 || table.UserAt(0) != "b" || table.UserAt(1) != "" {

@@ -1,7 +1,6 @@
 package table
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 
@@ -214,44 +213,13 @@ func (s *staleSet) first(limit int) []string {
 	return out
 }
 
-// Stale returns up to limit users of a partition whose stored vector knows fewer events than their row, the longest waiting first. With a
-// version, users whose vector another version made follow them; finding those reads all vectors of the partition.
-func (t *Table) Stale(partition int32, limit int, version string) ([]string, error) {
+// Stale returns up to limit users of a partition whose stored vector knows fewer events than their row, the longest waiting first.
+func (t *Table) Stale(partition int32, limit int) ([]string, error) {
 	p, err := t.part(partition)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
-	out := p.stale.first(limit)
-	p.mu.Unlock()
-	if version == "" || len(out) >= limit {
-		return out, nil
-	}
-	have := make(map[string]bool, len(out))
-	for _, user := range out {
-		have[user] = true
-	}
-	err = t.db.View(func(txn *badger.Txn) error {
-		return scanPrefix(txn, partitionKey(prefixVector, partition, 0), false, func(key, value []byte) error {
-			v, err := decodeVector(value)
-			if err != nil {
-				return err
-			}
-			_, user, err := splitUserKey(key)
-			if err != nil {
-				return err
-			}
-			if v.PriorVersion == version || have[user] {
-				return nil
-			}
-			if out = append(out, user); len(out) >= limit {
-				return errStop
-			}
-			return nil
-		})
-	})
-	if err != nil && !errors.Is(err, errStop) {
-		return nil, fmt.Errorf("looking for stale vectors of partition %d: %w", partition, err)
-	}
-	return out, nil
+	defer p.mu.Unlock()
+	return p.stale.first(limit), nil
 }
