@@ -46,6 +46,7 @@ func (r *Relay) readBack(ctx context.Context, role, topic string) error {
 	if from == end {
 		return b.note(nil, end)
 	}
+	r.Logger.Info("reading what an output topic holds already", "topic", topic, "partition", r.Partition, "from", from, "end", end)
 	ctx, b.reached = context.WithCancel(ctx)
 	defer b.reached()
 	p := Partition{Client: r.Client, Topic: topic, ID: r.Partition, Start: from, Handler: &b, Logger: r.Logger}
