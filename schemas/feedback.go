@@ -16,7 +16,7 @@ const (
 // MaxAhead is how far occurred_at may lie ahead of the record's Kafka timestamp: clocks of phones are wrong by hours.
 const MaxAhead = 24 * time.Hour
 
-// Earliest is the first moment that occurred_at may name: what is older is a clock that was never set.
+// earliest is the first moment that occurred_at may name: what is older is a clock that was never set.
 var earliest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Kind says what a person did with an item.
