@@ -95,14 +95,6 @@ type Service struct {
 	serving chan struct{}    // closed when the HTTP door listens
 }
 
-// loops are the fetch loops by partition, for lag and readiness.
-type loops struct {
-	items    []*consumer.Partition
-	feedback []*consumer.Partition
-	requests []*consumer.Partition
-	train    []*consumer.Partition
-}
-
 // New returns a service that has done nothing yet. The configuration must be
 // valid.
 func New(c Config, o Options) *Service {
@@ -323,120 +315,6 @@ func (s *Service) compose() error {
 	return nil
 }
 
-// makeLoops decides where each fetch loop starts: at the table's offset, which
-// is the only one that counts, else at the earliest record; requests start at
-// the end, because an old request has nobody who waits for it.
-func (s *Service) makeLoops(ctx context.Context) error {
-	c, t := s.config, s.config.Kafka.Topics
-	w := &worker{
-		topics: t, generate: c.Generate, dim: c.Prior.Dim, partitions: c.Kafka.Partitions,
-		samples: s.generator != nil, decodes: s.decoder != nil,
-		table: s.table, progress: s.progress, generator: s.generator, door: s.door, metrics: s.metrics, log: s.log,
-	}
-	cursor := map[int32]int64{}
-	if s.trainer != nil {
-		var err error
-		if cursor, err = s.trainer.Open(); err != nil {
-			return fmt.Errorf("opening the trainer's checkpoints: %w", err)
-		}
-	}
-	for p := range int32(c.Kafka.Partitions) {
-		if s.generator != nil {
-			s.relays = append(s.relays, s.relay(p))
-		}
-		items, err := s.loop(t.Items, p, w.listItems(p))
-		if err != nil {
-			return err
-		}
-		feedback, err := s.loop(t.Feedback, p, w.foldFeedback(p))
-		if err != nil {
-			return err
-		}
-		if feedback.Start > 0 {
-			s.progress.set(p, feedback.Start)
-		}
-		s.loops.items, s.loops.feedback = append(s.loops.items, items), append(s.loops.feedback, feedback)
-		if s.generator != nil {
-			requests, err := s.requestsLoop(ctx, p, w.acceptRequests(p))
-			if err != nil {
-				return err
-			}
-			s.loops.requests = append(s.loops.requests, requests)
-		}
-		if s.trainer != nil {
-			train, err := s.trainLoop(ctx, p, cursor)
-			if err != nil {
-				return err
-			}
-			s.loops.train = append(s.loops.train, train)
-		}
-	}
-	return nil
-}
-
-func (s *Service) loop(topic string, p int32, h consumer.Handler) (*consumer.Partition, error) {
-	next, _, ok, err := s.table.Offset(topic, p)
-	if err != nil {
-		return nil, fmt.Errorf("reading the offset of %s[%d]: %w", topic, p, err)
-	}
-	if !ok {
-		next = consumer.Earliest
-	}
-	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: next, Handler: h, Logger: s.log}, nil
-}
-
-func (s *Service) requestsLoop(ctx context.Context, p int32, h consumer.Handler) (*consumer.Partition, error) {
-	topic := s.config.Kafka.Topics.Requests
-	loop, err := s.loop(topic, p, h)
-	if err != nil {
-		return nil, err
-	}
-	if loop.Start != consumer.Earliest {
-		loop.Start, err = s.within(ctx, topic, p, loop.Start)
-		return loop, err
-	}
-	_, end, err := s.client.Offsets(ctx, topic, p)
-	if err != nil {
-		return nil, fmt.Errorf("reading the end of %s[%d]: %w", topic, p, err)
-	}
-	// Written down now, so that a request made while the service is away after
-	// its first start is answered when it is back.
-	if _, err := s.table.Accept(topic, p, nil, end); err != nil {
-		return nil, fmt.Errorf("storing the first offset of %s[%d]: %w", topic, p, err)
-	}
-	loop.Start = end
-	return loop, nil
-}
-
-func (s *Service) trainLoop(ctx context.Context, p int32, cursor map[int32]int64) (*consumer.Partition, error) {
-	topic := s.config.Kafka.Topics.Feedback
-	start, ok := cursor[p]
-	if !ok {
-		start = consumer.Earliest
-	} else if at, err := s.within(ctx, topic, p, start); err != nil {
-		return nil, err
-	} else {
-		start = at
-	}
-	l := &learner{partitions: s.config.Kafka.Partitions, rules: s.config.rules(), progress: s.progress, trainer: s.trainer}
-	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: start, Handler: l.feed(p), Logger: s.log}, nil
-}
-
-// within moves a start that the log no longer holds to the nearest offset it
-// does: for readers to whom a lost record does no harm. Expired requests have
-// nobody who waits for them, expired events are missed as examples only.
-func (s *Service) within(ctx context.Context, topic string, p int32, start int64) (int64, error) {
-	first, end, err := s.client.Offsets(ctx, topic, p)
-	if err != nil {
-		return 0, fmt.Errorf("reading the bounds of %s[%d]: %w", topic, p, err)
-	}
-	at := min(max(start, first), end)
-	if at != start {
-		s.log.Warn("the log does not hold the stored offset; going on from the nearest", "topic", topic, "partition", p, "stored", start, "offset", at)
-	}
-	return at, nil
-}
-
 func (s *Service) openDoor(token string) error {
 	listen := s.config.HTTP.Listen
 	if listen == "" {
@@ -461,62 +339,6 @@ func (s *Service) openDoor(token string) error {
 	return nil
 }
 
-// startIntake starts all that reads, learns and generates.
-func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
-	for _, set := range [][]*consumer.Partition{s.loops.items, s.loops.feedback, s.loops.requests, s.loops.train} {
-		for _, l := range set {
-			g.Go(func() error { return s.fetch(ctx, l) })
-		}
-	}
-	g.Go(func() error { return s.watchReady(ctx) })
-	g.Go(func() error { return s.collect(ctx) })
-	if s.generator != nil {
-		g.Go(func() error { return s.commitOffsets(ctx) })
-		g.Go(func() error { return s.generator.Run(ctx) })
-		g.Go(func() error { return s.follow(ctx) })
-	}
-	if s.trainer != nil {
-		g.Go(func() error { return s.trainer.Run(ctx) })
-		g.Go(func() error { return s.awaitCatalogue(ctx) })
-	}
-}
-
-// fetch runs one loop. A gap in the log stops that partition by name and
-// nothing else; the operator decides.
-func (s *Service) fetch(ctx context.Context, l *consumer.Partition) error {
-	err := l.Run(ctx)
-	var gap *consumer.GapError
-	if errors.As(err, &gap) {
-		s.log.Error("partition stopped", "topic", l.Topic, "partition", l.ID, "err", err)
-		s.mu.Lock()
-		s.stopped[fmt.Sprintf("%s[%d]", l.Topic, l.ID)] = err
-		s.mu.Unlock()
-		<-ctx.Done()
-		return nil
-	}
-	return err
-}
-
-// follow loads announced priors.
-func (s *Service) follow(ctx context.Context) error {
-	topic := s.config.Kafka.Topics.Prior
-	for {
-		_, end, err := s.client.Offsets(ctx, topic, 0)
-		if err == nil {
-			s.follower.end = end
-			break
-		}
-		s.log.Warn("reading the end of the prior topic; trying again", "err", err)
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	l := &consumer.Partition{Client: s.client, Topic: topic, Start: consumer.Earliest, Handler: s.follower, Logger: s.log}
-	return s.fetch(ctx, l)
-}
-
 // announce is the trainer's way to the prior topic.
 func (s *Service) announce(ctx context.Context, v schemas.PriorVersion) error {
 	value, err := v.Encode()
@@ -529,49 +351,6 @@ func (s *Service) announce(ctx context.Context, v schemas.PriorVersion) error {
 
 // priorKey is the one key of the compacted prior topic.
 const priorKey = "prior"
-
-// awaitCatalogue tells the trainer when the catalogue has been read to the end
-// seen at start.
-func (s *Service) awaitCatalogue(ctx context.Context) error {
-	ends := make([]int64, len(s.loops.items))
-	for p := range ends {
-		_, end, err := s.client.Offsets(ctx, s.config.Kafka.Topics.Items, int32(p))
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("reading the end of the catalogue: %w", err)
-		}
-		ends[p] = end
-	}
-	reached := func() bool {
-		for p, end := range ends {
-			if s.loops.items[p].Position() < end {
-				return false
-			}
-		}
-		return true
-	}
-	if !poll(ctx, 50*time.Millisecond, reached) {
-		return nil
-	}
-	s.trainer.CatalogueReady()
-	return nil
-}
-
-// poll asks until done says yes; false when ctx ends first.
-func poll(ctx context.Context, every time.Duration, done func() bool) bool {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	return true
-}
 
 func (s *Service) relay(p int32) *consumer.Relay {
 	t := s.config.Kafka.Topics
@@ -595,43 +374,6 @@ func (s *Service) drain(ctx context.Context) {
 	if !poll(ctx, 10*time.Millisecond, func() bool { _, messages := s.table.Depths(); return messages == 0 }) {
 		_, messages := s.table.Depths()
 		s.log.Warn("stopping with messages unsent; the outbox keeps them", "messages", messages)
-	}
-}
-
-// commitOffsets tells lag tools how far the fold is.
-func (s *Service) commitOffsets(ctx context.Context) error {
-	tick := time.NewTicker(commitEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		offsets := map[int32]int64{}
-		for p := range int32(s.config.Kafka.Partitions) {
-			offsets[p] = s.progress.get(p)
-		}
-		all := map[string]map[int32]int64{s.config.Kafka.Topics.Feedback: offsets}
-		if err := s.client.Commit(ctx, group, all); err != nil {
-			s.log.Debug("committing offsets for lag tools", "err", err)
-		}
-	}
-}
-
-// collect gives the disk space of large dead letters back that were sent.
-func (s *Service) collect(ctx context.Context) error {
-	tick := time.NewTicker(collectEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		if err := s.table.Collect(); err != nil {
-			s.log.Warn("collecting disk space; trying again", "err", err)
-		}
 	}
 }
 
