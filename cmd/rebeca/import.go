@@ -38,18 +38,11 @@ func importCommand(file, short string, target func(rebeca.Config) (string, func(
 		if *onError != "fail" && *onError != "skip" {
 			return usageError{fmt.Errorf("--on-error is %q, not fail or skip", *onError)}
 		}
-		c, err := loadConfig(*path)
-		if err != nil {
-			return err
-		}
-		client, err := c.NewClient()
+		c, client, err := dial(cmd, *path)
 		if err != nil {
 			return err
 		}
 		defer client.Close()
-		if err := client.Ping(cmd.Context()); err != nil {
-			return fmt.Errorf("kafka.brokers: %w", err)
-		}
 		topic, parse := target(c)
 		stderr := cmd.ErrOrStderr()
 		var m *meter.Meter
@@ -74,7 +67,11 @@ func importCommand(file, short string, target func(rebeca.Config) (string, func(
 		if *asJSON {
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(res)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d records sent to %s, %d bad lines skipped\n", res.Produced, topic, res.Bad)
+		note := ""
+		if res.Changed {
+			note = " (all of the file: what an earlier import sent of it has changed)"
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d records sent to %s, %d bad lines skipped%s\n", res.Produced, topic, res.Bad, note)
 		return err
 	}
 	return cmd

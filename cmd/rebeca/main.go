@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"rebeca"
+	"rebeca/consumer"
 )
 
 // version is set by the linker.
@@ -28,7 +29,7 @@ func (e usageError) Unwrap() error { return e.error }
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible()
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
@@ -44,6 +45,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	return 1
+}
+
+// interruptible ends at the first interrupt, which lets a verb end in order. A
+// second one finds the system's own handling again, and kills.
+func interruptible() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 func newRoot() *cobra.Command {
@@ -123,6 +132,24 @@ func require(cmd *cobra.Command, flags ...string) {
 		}
 		return nil
 	}
+}
+
+// dial loads the configuration and returns a client to brokers that answer.
+// The caller closes the client.
+func dial(cmd *cobra.Command, path string) (rebeca.Config, *consumer.Client, error) {
+	c, err := loadConfig(path)
+	if err != nil {
+		return c, nil, err
+	}
+	client, err := c.NewClient()
+	if err != nil {
+		return c, nil, err
+	}
+	if err := client.Ping(cmd.Context()); err != nil {
+		client.Close()
+		return c, nil, fmt.Errorf("kafka.brokers: %w", err)
+	}
+	return c, client, nil
 }
 
 func loadConfig(path string) (rebeca.Config, error) {

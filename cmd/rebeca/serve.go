@@ -69,18 +69,11 @@ func topicsCommand() *cobra.Command {
 	}
 	path := configFlag(create)
 	create.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := loadConfig(*path)
-		if err != nil {
-			return err
-		}
-		client, err := c.NewClient()
+		c, client, err := dial(cmd, *path)
 		if err != nil {
 			return err
 		}
 		defer client.Close()
-		if err := client.Ping(cmd.Context()); err != nil {
-			return fmt.Errorf("kafka.brokers: %w", err)
-		}
 		created, err := consumer.EnsureTopics(cmd.Context(), client, c.WantedTopics(), c.Kafka.Replication)
 		if err != nil {
 			return err
@@ -97,11 +90,15 @@ func topicsCommand() *cobra.Command {
 }
 
 func configCommand() *cobra.Command {
-	validate := &cobra.Command{Use: "validate", Short: "Check a configuration file", Args: noArgs}
+	validate := &cobra.Command{Use: "validate", Short: "Check a configuration file and that the files it names are there", Args: noArgs}
 	path := configFlag(validate)
 	validate.RunE = func(cmd *cobra.Command, _ []string) error {
-		if _, err := loadConfig(*path); err != nil {
+		c, err := loadConfig(*path)
+		if err != nil {
 			return err
+		}
+		if err := c.CheckFiles(); err != nil {
+			return usageError{fmt.Errorf("%s: %w", *path, err)}
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), *path, "is valid")
 		return nil
