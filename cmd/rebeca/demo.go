@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -42,8 +43,14 @@ through the broker's port, as it would for any other client.`,
 		if dc.Rate <= 0 || dc.Rate > 100000 {
 			return usageError{fmt.Errorf("--rate is %g, outside 0..100000", dc.Rate)}
 		}
+		if dc.Listen == "" {
+			return usageError{errors.New("--listen is empty: the demo shows itself on a page, name an address such as 127.0.0.1:8080")}
+		}
 		if dc.Duration < 0 {
 			return usageError{fmt.Errorf("--duration is %s, below 0", dc.Duration)}
+		}
+		if err := writable(*reportFile); err != nil {
+			return fmt.Errorf("--report: %w", err)
 		}
 		dc.Out, dc.Registry, dc.Version = cmd.OutOrStdout(), newRegistry(), version
 		dc.Logger = newLogger(cmd.ErrOrStderr(), slog.LevelWarn)
@@ -65,4 +72,17 @@ through the broker's port, as it would for any other client.`,
 		return nil
 	}
 	return cmd
+}
+
+// writable says whether the report can be written, before the run that it is
+// of; it leaves what a file holds. An empty name is the standard output.
+func writable(file string) error {
+	if file == "" {
+		return nil
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }

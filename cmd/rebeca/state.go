@@ -21,13 +21,9 @@ import (
 	"rebeca/web"
 )
 
-// openTable opens a stopped service's table.
+// openTable opens a stopped service's table, and makes none.
 func openTable(cmd *cobra.Command, c rebeca.Config) (*table.Table, error) {
-	t, err := table.Open(c.TableOptions(newLogger(cmd.ErrOrStderr(), slog.LevelWarn)))
-	if err != nil {
-		return nil, fmt.Errorf("state.dir: %w", err)
-	}
-	return t, nil
+	return c.OpenTable(newLogger(cmd.ErrOrStderr(), slog.LevelWarn))
 }
 
 func inspectCommand() *cobra.Command {
@@ -78,9 +74,6 @@ func sampleCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.OpenRuntime(); err != nil {
-			return err
-		}
 		t, err := openTable(cmd, c)
 		if errors.Is(err, table.ErrLocked) {
 			return fmt.Errorf("%w: stop the service, or ask it by POST /v1/users/%s/generate", err, *user)
@@ -89,6 +82,9 @@ func sampleCommand() *cobra.Command {
 			return err
 		}
 		defer t.Close()
+		if err := c.OpenRuntime(); err != nil {
+			return err
+		}
 		samples, err := rebeca.SampleUser(c, t, *user, *n, *seed, newLogger(cmd.ErrOrStderr(), slog.LevelWarn))
 		if err != nil {
 			return err
