@@ -24,6 +24,26 @@ func BenchmarkStep(b *testing.B) {
 	}
 }
 
+// BenchmarkTransformerStep is one step of the default from 256 dimensions on, and of the published prior.
+func BenchmarkTransformerStep(b *testing.B) {
+	window := DefaultConfig(1024)
+	published := Config{Kind: kindReference, Dim: 1024, Hidden: 128, Blocks: 6, Heads: 8, Tokens: 32, Users: 210, MaxTokens: 1, Contexts: 64, Targets: 1, Timesteps: 1000}
+	for _, cfg := range []Config{window, published} {
+		cfg = cfg.resolved()
+		b.Run(fmt.Sprintf("kind=%s/dim=1024/hidden=128/rows=64/threads=2", cfg.Kind), func(b *testing.B) {
+			l := newLearner(b, cfg, 1, ort.Options{Threads: 2})
+			rng := newRand(1)
+			batch := kindBatch(rng, cfg, cfg.Contexts, cfg.MaxTokens, cfg.Targets)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := l.Step(batch, 1e-4, rng); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkEncode(b *testing.B) {
 	for _, count := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("dim=16/hidden=96/contexts=%dx52", count), func(b *testing.B) {

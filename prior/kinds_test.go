@@ -177,6 +177,45 @@ func TestKindsContinueBitForBit(t *testing.T) {
 	})
 }
 
+// TestKindRowsAreIndependent: each row keeps its bits whatever shares its batch.
+func TestKindRowsAreIndependent(t *testing.T) {
+	eachKind(t, func(t *testing.T, cfg Config) {
+		m := modelOf(t, noisyState(t, cfg, 13))
+		const count = 40
+		b := &Batch{}
+		rng := newRand(14)
+		for i := range count {
+			if cfg.tabled() {
+				b.Users = append(b.Users, i%cfg.Users)
+			} else {
+				b.Contexts = append(b.Contexts, randomContext(rng, cfg.Dim, i%(cfg.MaxTokens+1)))
+			}
+		}
+		conditions, err := conditionsOf(m, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows []Row
+		for i := range count {
+			rows = append(rows, Row{T: 1 + i, Label: Class(1 + i%NumClasses), Cond: conditions[i]})
+		}
+		x := randomItem(rng, count*cfg.Dim)
+		want, got := make([]float32, len(x)), make([]float32, len(x))
+		if err := m.Denoise(want, x, rows); err != nil {
+			t.Fatal(err)
+		}
+		for i := range count {
+			n := min(1+i%5, count-i)
+			if err := m.Denoise(got[i*cfg.Dim:(i+n)*cfg.Dim], x[i*cfg.Dim:(i+n)*cfg.Dim], rows[i:i+n]); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got[:(i+n)*cfg.Dim], want[:(i+n)*cfg.Dim]) {
+				t.Fatalf("rows %d to %d have other bits alone", i, i+n)
+			}
+		}
+	})
+}
+
 func TestKindsRefuseEachOthersContexts(t *testing.T) {
 	kinds := tinyKinds()
 	item := make([]float32, 6)

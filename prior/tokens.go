@@ -19,13 +19,13 @@ func (c Config) tokenBlock(l *layout, b int, spreads blockSpreads) {
 	l.linear(name+"self.out", spreads.join, h, h)
 	l.linear(name+"cross.query", spreads.attend, h, h)
 	l.linear(name+"cross.out", spreads.cross, h, h)
-	l.add(name+"cross.gate", 0, 1)
+	l.fill(name+"cross.gate", spreads.gate, 1)
 	l.linear(name+"mlp.in", spreads.mlp, h, growthMLP*h)
 	l.linear(name+"mlp.out", 0, growthMLP*h, h)
 }
 
-// blockSpreads are the initial spreads of a block's maps.
-type blockSpreads struct{ attend, join, cross, mlp float64 }
+// blockSpreads are the initial spreads of a block's maps, and the value that its gate starts at.
+type blockSpreads struct{ attend, join, cross, mlp, gate float64 }
 
 func blockName(b int) string { return fmt.Sprintf("block.%d.", b) }
 

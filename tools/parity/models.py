@@ -232,7 +232,7 @@ def transformer(w, config, x, t, label, window):
     memory = linear(w, "memory", condition).split(hidden, 2)
     split = lambda y: y.unflatten(2, (heads, -1)).transpose(1, 2)
     join = lambda y: y.transpose(1, 2).flatten(2)
-    y = linear(w, "in.token", linear(w, "in.whole", x).view(len(x), parts, -1))
+    y = linear(w, "in.token", linear(w, "in.whole", x).view(len(x), parts, -1)) + w["in.position"]
     for b in range(blocks):
         p = f"block.{b}."
         q, k, v = linear(w, p + "self.in", ada(y, 6 * b)).split(hidden, 2)
@@ -271,7 +271,7 @@ def layout(kind, config):
             add_linear(p + "mlp.out", 4 * h, h)
         return out
     part = dim // config["tokens"]
-    out["size.weight"], out["label.weight"] = (1, h), (CLASSES + 1, h)
+    out["size.weight"], out["label.weight"], out["in.position"] = (1, h), (CLASSES + 1, h), (config["tokens"], h)
     for name in ("user", "time.in", "time.out", "condition.in", "condition.out"):
         add_linear(name, h, h)
     add_linear("modulation", h, (6 * blocks + 2) * h)
