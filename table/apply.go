@@ -25,7 +25,7 @@ type Batch struct {
 	Partition   int32
 	Records     []Record  // offsets rise
 	Next        int64     // offset to read next, above every record's
-	FreshAfter  time.Time // records with an older Kafka timestamp make no intent
+	FreshAfter  time.Time // records whose Kafka timestamp or occurred_at is older make no intent: imported history makes no images
 	IntentCount int       // images wanted per intent; 0 makes none
 }
 
@@ -217,7 +217,7 @@ func (f *folding) record(r *Record) error {
 	}
 	f.out.Events++
 	d.changed = true
-	if !r.Time.Before(f.batch.FreshAfter) {
+	if fresh := f.batch.FreshAfter; !r.Time.Before(fresh) && !r.Feedback.OccurredAt.Before(fresh) {
 		d.cause = r
 	}
 	return nil

@@ -241,10 +241,14 @@ func TestFailedFoldLeavesNothing(t *testing.T) {
 func TestFreshAfterDecidesAboutIntents(t *testing.T) {
 	table := open(t, options(t.TempDir()))
 	b := batch(event(0, "old", "x", "like"), event(1, "both", "x", "like"), event(10, "both", "y", "like"), event(11, "new", "x", "like"))
-	late := event(12, "both", "z", "like")
-	late.Time = timeAt(2)
-	b.Records = append(b.Records, late)
-	b.Next, b.FreshAfter, b.IntentCount = 13, timeAt(10), 3
+	late, history := event(12, "both", "z", "like"), event(13, "both", "w", "like")
+	for _, r := range b.Records {
+		r.Feedback.OccurredAt = r.Time
+	}
+	late.Time, late.Feedback.OccurredAt = timeAt(2), timeAt(12)
+	history.Feedback.OccurredAt = timeAt(3) // sent now, and long ago
+	b.Records = append(b.Records, late, history)
+	b.Next, b.FreshAfter, b.IntentCount = 14, timeAt(10), 3
 	f, err := table.Fold(b)
 	if err != nil {
 		t.Fatal(err)
