@@ -121,8 +121,8 @@ type ClassesConfig struct {
 }
 
 // GenerateConfig says when feedback leads to an image: after Debounce of
-// quiet and at most MaxWait after the first event. Events older than MaxAge
-// (by their Kafka timestamp) are folded and make no image.
+// quiet and at most MaxWait after the first event. Events older than MaxAge, by
+// their Kafka timestamp or by occurred_at, are folded and make no image.
 type GenerateConfig struct {
 	Debounce time.Duration `yaml:"debounce"`
 	MaxWait  time.Duration `yaml:"max_wait"`
