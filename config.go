@@ -406,8 +406,11 @@ func (c Config) onlineConfig() online.Config {
 	return o
 }
 
-// runtimeOptions are those of sessions that sample and decode.
-func (c Config) runtimeOptions() ort.Options {
+// PriorShape returns the configuration of the prior that this one asks for.
+func (c Config) PriorShape() prior.Config { return c.priorConfig() }
+
+// RuntimeOptions are those of sessions that sample and decode.
+func (c Config) RuntimeOptions() ort.Options {
 	r := c.ONNXRuntime
 	return ort.Options{Threads: r.Threads, Provider: r.Provider, Spin: r.Spin}
 }

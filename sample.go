@@ -32,7 +32,7 @@ func SampleUser(c Config, t *table.Table, user string, n int, seed uint64, log *
 	if !ok {
 		return nil, fmt.Errorf("no checkpoint in %s: the prior is born by `rebeca serve` after the first feedback", c.priorDir())
 	}
-	lp, err := loadPrior(cp.Version, c.priorDir(), c.priorConfig(), c.runtimeOptions())
+	lp, err := loadPrior(cp.Version, c.priorDir(), c.priorConfig(), c.RuntimeOptions())
 	if err != nil {
 		return nil, err
 	}

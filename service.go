@@ -154,7 +154,7 @@ func (c Config) OpenRuntime() error {
 	if err := ort.Open(path); err != nil {
 		return err
 	}
-	if err := ort.Check(c.runtimeOptions()); err != nil {
+	if err := ort.Check(c.RuntimeOptions()); err != nil {
 		return fmt.Errorf("onnxruntime.provider: %w", err)
 	}
 	return nil
@@ -172,7 +172,7 @@ func (c Config) OpenDecoder() (*sampler.Decoder, error) {
 	default:
 		files, manifest = os.DirFS(filepath.Dir(m)), filepath.Base(m)
 	}
-	d, err := sampler.OpenDecoder(files, manifest, c.runtimeOptions())
+	d, err := sampler.OpenDecoder(files, manifest, c.RuntimeOptions())
 	if err != nil {
 		return nil, fmt.Errorf("decoder.manifest: %s: %w", c.Decoder.Manifest, err)
 	}
@@ -290,7 +290,7 @@ func (s *Service) compose() error {
 	if c.has(RoleWorker) {
 		s.generator = newGenerator(c, s.table, s.progress, s.decoder, s.metrics, s.log)
 		s.follower = &follower{
-			config: c.priorConfig(), dir: c.priorDir(), options: c.runtimeOptions(), use: s.generator.use, log: s.log,
+			config: c.priorConfig(), dir: c.priorDir(), options: c.RuntimeOptions(), use: s.generator.use, log: s.log,
 		}
 		for p := range int32(c.Kafka.Partitions) {
 			intents, err := s.table.Intents(p)

@@ -243,7 +243,7 @@ func priorCommand() *cobra.Command {
 		}
 		return err
 	}
-	return group("prior", "Work with versions of the prior", reset, priorImport())
+	return group("prior", "Work with versions of the prior", reset, priorImport(), priorBench())
 }
 
 func priorImport() *cobra.Command {
