@@ -104,7 +104,7 @@ func (s *Server) Listen() error {
 	l, err := net.Listen("tcp", s.o.Listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listening on %s: the port is taken by another process, choose another with http.listen", s.o.Listen)
+		return fmt.Errorf("listening on %s: the port is taken by another process, choose another", s.o.Listen)
 	case err != nil:
 		return fmt.Errorf("listening on %s: %w", s.o.Listen, err)
 	}
