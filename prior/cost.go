@@ -18,6 +18,6 @@ func (c Config) Cost() Cost {
 		Parameters: size,
 		Step:       a.stepGraph().Flops(),
 		Encode:     a.encoderGraph(flat).Flops() / encodeRows,
-		Denoise:    a.denoiserGraph(flat).Flops() / denoiseRows,
+		Denoise:    a.denoiserGraph(flat, denoiseRows).Flops() / denoiseRows,
 	}
 }

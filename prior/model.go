@@ -15,7 +15,18 @@ import (
 const (
 	encodeRows  = 8  // contexts
 	denoiseRows = 16 // rows
+	// fewRows is a second shape for kinds that cut embeddings into tokens, whose rows are dear. That both give a row the same bits
+	// is no promise of the runtime; TestRowShapesGiveTheSameBits holds it.
+	fewRows = 1
 )
+
+// denoiseShapes lists the row shapes, in rising order.
+func (a *architecture) denoiseShapes() []int {
+	if a.Tokens > 0 {
+		return []int{fewRows, denoiseRows}
+	}
+	return []int{denoiseRows}
+}
 
 // Model samples from a prior: the moving average of a State's weights, compiled for inference. It never changes and is safe for
 // concurrent use.
@@ -25,12 +36,23 @@ type Model struct {
 	identity *identity // shared with the conditions this model encodes
 	empty    *Condition
 	encoder  *ort.Session
-	denoiser *ort.Session
 
 	// running is held shared by calls and exclusively by Close.
 	running   sync.RWMutex
 	encoders  pool[*encodeTensors]
-	denoisers pool[*denoiseTensors]
+	denoisers []*denoiser // in rising order of rows
+}
+
+// denoiser is the compiled denoiser of one row shape.
+type denoiser struct {
+	rows    int
+	session *ort.Session
+	tensors pool[*denoiseTensors]
+}
+
+func (d *denoiser) close() error {
+	d.tensors.close()
+	return d.session.Close()
 }
 
 type identity struct{ _ byte } // not of size zero, so that pointers differ
@@ -46,7 +68,6 @@ func NewModel(s *State, o ort.Options) (*Model, error) {
 		return nil, fmt.Errorf("building prior: %w", err)
 	}
 	m.encoders.make = func() *encodeTensors { return m.net.newEncodeTensors() }
-	m.denoisers.make = func() *denoiseTensors { return m.net.newDenoiseTensors() }
 	if m.net.Kind == kindSimulation {
 		return m, nil
 	}
@@ -63,8 +84,16 @@ func (m *Model) compile(flat []float32, o ort.Options) (err error) {
 	if m.encoder, err = m.net.encoderGraph(flat).Compile(o); err != nil {
 		return err
 	}
-	m.denoiser, err = m.net.denoiserGraph(flat).Compile(o)
-	return err
+	for _, rows := range m.net.denoiseShapes() {
+		session, err := m.net.denoiserGraph(flat, rows).Compile(o)
+		if err != nil {
+			return err
+		}
+		d := &denoiser{rows: rows, session: session}
+		d.tensors.make = func() *denoiseTensors { return m.net.newDenoiseTensors(rows) }
+		m.denoisers = append(m.denoisers, d)
+	}
+	return nil
 }
 
 // encoderGraph encodes encodeRows contexts with the given weights.
@@ -78,19 +107,19 @@ func (a *architecture) encoderGraph(flat []float32) *graph.Graph {
 	return g
 }
 
-// denoiserGraph denoises denoiseRows rows, each with a context of its own, with the given weights.
-func (a *architecture) denoiserGraph(flat []float32) *graph.Graph {
+// denoiserGraph denoises count rows, each with a context of its own, with the given weights.
+func (a *architecture) denoiserGraph(flat []float32, count int) *graph.Graph {
 	g := graph.New("denoiser")
-	in := rows{x: g.Input("x", denoiseRows, a.Dim), features: g.Input("features", denoiseRows, a.sizes.features())}
+	in := rows{x: g.Input("x", count, a.Dim), features: g.Input("features", count, a.sizes.features())}
 	if a.sizes.memory > 0 {
-		in.memory = g.Input("memory", denoiseRows, a.sizes.slots, a.sizes.memory)
+		in.memory = g.Input("memory", count, a.sizes.slots, a.sizes.memory)
 	}
 	if !a.tabled() {
-		in.mask = g.Input("mask", denoiseRows, 1, a.slots())
+		in.mask = g.Input("mask", count, 1, a.slots())
 	}
-	in.user = g.Input("user", denoiseRows, a.sizes.user)
+	in.user = g.Input("user", count, a.sizes.user)
 	if !a.tabled() {
-		in.size = g.Input("size", denoiseRows, 1)
+		in.size = g.Input("size", count, 1)
 	}
 	g.Output("prediction", a.denoise(g, a.layout().constants(g, flat), in))
 	return g
@@ -230,17 +259,17 @@ type denoiseTensors struct {
 	x, features, memory, mask, user, size, prediction *ort.Tensor
 }
 
-func (a *architecture) newDenoiseTensors() *denoiseTensors {
-	d := int64(a.Dim)
+func (a *architecture) newDenoiseTensors(rows int) *denoiseTensors {
+	n, d := int64(rows), int64(a.Dim)
 	t := &denoiseTensors{
-		x: ort.NewTensor(denoiseRows, d), features: ort.NewTensor(denoiseRows, int64(a.sizes.features())),
-		user: ort.NewTensor(denoiseRows, int64(a.sizes.user)), prediction: ort.NewTensor(denoiseRows, d),
+		x: ort.NewTensor(n, d), features: ort.NewTensor(n, int64(a.sizes.features())),
+		user: ort.NewTensor(n, int64(a.sizes.user)), prediction: ort.NewTensor(n, d),
 	}
 	if a.sizes.memory > 0 {
-		t.memory = ort.NewTensor(denoiseRows, int64(a.sizes.slots), int64(a.sizes.memory))
+		t.memory = ort.NewTensor(n, int64(a.sizes.slots), int64(a.sizes.memory))
 	}
 	if !a.tabled() {
-		t.mask, t.size = ort.NewTensor(denoiseRows, 1, int64(a.slots())), ort.NewTensor(denoiseRows, 1)
+		t.mask, t.size = ort.NewTensor(n, 1, int64(a.slots())), ort.NewTensor(n, 1)
 	}
 	return t
 }
@@ -274,22 +303,42 @@ func (m *Model) Denoise(dst, x []float32, rows []Row) error {
 	}
 	m.enter()
 	defer m.running.RUnlock()
-	t := m.denoisers.get()
-	defer m.denoisers.put(t)
-	for first := 0; first < len(rows); first += denoiseRows {
-		chunk := rows[first:min(first+denoiseRows, len(rows))]
-		from, to := first*dim, (first+len(chunk))*dim
-		clear(t.x.Data()[copy(t.x.Data(), x[from:to]):])
-		for i := range denoiseRows {
-			m.setRow(t, i, chunk[min(i, len(chunk)-1)])
+	for len(rows) > 0 {
+		d := m.denoiserFor(len(rows))
+		n := min(d.rows, len(rows))
+		if err := m.denoise(d, dst[:n*dim], x[:n*dim], rows[:n]); err != nil {
+			return err
 		}
-		if err := m.denoiser.Run(t.inputs(), []*ort.Tensor{t.prediction}); err != nil {
-			return fmt.Errorf("denoising: %w", err)
+		dst, x, rows = dst[n*dim:], x[n*dim:], rows[n:]
+	}
+	return nil
+}
+
+// denoiserFor returns the largest denoiser that so many rows fill by half at least, or the smallest.
+func (m *Model) denoiserFor(rows int) *denoiser {
+	for _, d := range slices.Backward(m.denoisers) {
+		if 2*rows >= d.rows {
+			return d
 		}
-		for i, r := range chunk {
-			a, b := i*dim, (i+1)*dim
-			m.net.diffusion.estimate(dst[from+a:from+b], t.x.Data()[a:b], t.prediction.Data()[a:b], r.T)
-		}
+	}
+	return m.denoisers[0]
+}
+
+// denoise is Denoise for at most as many rows as d takes.
+func (m *Model) denoise(d *denoiser, dst, x []float32, rows []Row) error {
+	t := d.tensors.get()
+	defer d.tensors.put(t)
+	clear(t.x.Data()[copy(t.x.Data(), x):])
+	for i := range d.rows {
+		m.setRow(t, i, rows[min(i, len(rows)-1)])
+	}
+	if err := d.session.Run(t.inputs(), []*ort.Tensor{t.prediction}); err != nil {
+		return fmt.Errorf("denoising: %w", err)
+	}
+	dim := m.net.Dim
+	for i, r := range rows {
+		a, b := i*dim, (i+1)*dim
+		m.net.diffusion.estimate(dst[a:b], t.x.Data()[a:b], t.prediction.Data()[a:b], r.T)
 	}
 	return nil
 }
@@ -338,14 +387,14 @@ func (m *Model) Close() error {
 	m.running.Lock()
 	defer m.running.Unlock()
 	var errs []error
-	for _, s := range []*ort.Session{m.encoder, m.denoiser} {
-		if s != nil {
-			errs = append(errs, s.Close())
-		}
+	if m.encoder != nil {
+		errs = append(errs, m.encoder.Close())
 	}
-	m.encoder, m.denoiser = nil, nil
+	for _, d := range m.denoisers {
+		errs = append(errs, d.close())
+	}
+	m.encoder, m.denoisers = nil, nil
 	m.encoders.close()
-	m.denoisers.close()
 	return errors.Join(errs...)
 }
 
