@@ -1,0 +1,124 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"rebeca/internal/ort"
+	"rebeca/prior/graph"
+)
+
+func TestMain(m *testing.M) {
+	path, err := ort.Locate("")
+	if err == nil {
+		err = ort.Open(path)
+	}
+	if err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// standIn writes a program that speaks the protocol of tools/bench_prior.py without torch: an interpreter and a script in one.
+func standIn(t *testing.T, answer string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "peer.sh")
+	text := "#!/bin/sh\necho '{\"torch\": \"2.15.0\", \"threads\": 2}'\nwhile read -r line; do echo '" + answer + "'; done\n"
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// product is a case of one small product, whose runs are counted.
+func product(runs *int) benchCase {
+	return benchCase{name: "product", runs: 3, peak: true, open: func(o ort.Options) (*engine, error) {
+		g := graph.New("product")
+		g.Output("c", g.MatMul(g.Input("a", 8, 8), g.Input("b", 8, 8)))
+		e, err := openGraph(g, o)
+		if err != nil {
+			return nil, err
+		}
+		inner := e.run
+		e.run = func() error { *runs++; return inner() }
+		return e, nil
+	}}
+}
+
+func TestSidesTakeTurns(t *testing.T) {
+	p, err := startPeer("/bin/sh", standIn(t, `{"ms": [4, 2, 3]}`), "eager", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, runs := make(figures), 0
+	if err := product(&runs).measure(settings{threads: 1, rounds: 2}, []*peer{p}, got); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.close(); err != nil {
+		t.Fatal(err)
+	}
+	if got["product_eager_min_ms"] != 2 || got["product_eager_median_ms"] != 3 {
+		t.Errorf("the peer's figures are %v", got)
+	}
+	if ratio := got["product_ours_min_ms"] / 2; got["product_vs_eager"] != ratio || ratio <= 0 {
+		t.Errorf("product_vs_eager is %v, want %v", got["product_vs_eager"], ratio)
+	}
+	if got["sgemm_peak_gflops"] <= 0 || got["sgemm_share"] <= 0 || got["product_gflop"] != 2*8*8*8/1e9 {
+		t.Errorf("shares are %v", got)
+	}
+	if runs < 6 {
+		t.Errorf("%d runs of ours, want 6 at least", runs)
+	}
+	if _, found := got["product_sgemm_min_ms"]; found {
+		t.Error("the peak's own times are among the figures")
+	}
+}
+
+func TestBadPeers(t *testing.T) {
+	for _, c := range []struct{ answer, want string }{
+		{`{"ms": [1]}`, "answered 1 times to a request for 3"},
+		{`no json`, "reading PyTorch's answer"},
+	} {
+		p, err := startPeer("/bin/sh", standIn(t, c.answer), "eager", 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.block("product", 3); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want one with %q", err, c.want)
+		}
+		p.close()
+	}
+	if _, err := startPeer("/bin/sh", "/nowhere/bench.py", "eager", 2); err == nil || !strings.Contains(err.Error(), "tools/bench_prior.py") {
+		t.Errorf("a missing script gives %v", err)
+	}
+}
+
+// TestCases names each case once; tools/bench_prior.py has the same.
+func TestCases(t *testing.T) {
+	script, err := os.ReadFile("../../tools/bench_prior.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]bool)
+	for _, c := range cases() {
+		seen[c.name] = true
+		if !strings.Contains(string(script), `"`+c.name+`": `) {
+			t.Errorf("tools/bench_prior.py has no case %s", c.name)
+		}
+	}
+	if got := slices.Sorted(maps.Keys(seen)); len(got) != len(cases()) {
+		t.Errorf("cases are %v", got)
+	}
+}
+
+func TestRelease(t *testing.T) {
+	for version, want := range map[string]float64{"1.30.0": 1.3, "2.15.0": 2.15, "text": 0} {
+		if got := release(version); got != want {
+			t.Errorf("release(%q) = %v, want %v", version, got, want)
+		}
+	}
+}
