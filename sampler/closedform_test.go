@@ -117,18 +117,25 @@ type gaussian struct {
 	mean      []float64
 	variances []float64
 	angle     float64
+	schedule  string // of the prior; "" is the default
 }
 
-func (g gaussian) Config() prior.Config { return prior.DefaultConfig(len(g.mean)) }
+func (g gaussian) Config() prior.Config {
+	cfg := prior.DefaultConfig(len(g.mean))
+	cfg.Loss.Schedule = g.schedule
+	return cfg
+}
 func (g gaussian) Stats() prior.Stats   { return unitStats(len(g.mean)) }
 func (g gaussian) Encode([]prior.Context) ([]*prior.Condition, error) {
 	return nil, errors.New("not asked for")
 }
 
 func (g gaussian) Denoise(dst, x []float32, rows []prior.Row) error {
-	dim := len(g.mean)
+	dim, bar := len(g.mean), 0.
 	for i, r := range rows {
-		bar := prior.AlphaBar(r.T, 1000)
+		if i == 0 || r.T != rows[i-1].T {
+			bar = g.Config().AlphaBar(r.T)
+		}
 		alpha := math.Sqrt(bar)
 		c := make([]float64, dim)
 		for d := range dim {

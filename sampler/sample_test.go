@@ -45,19 +45,23 @@ func column(samples [][]float32, d int) []float64 {
 }
 
 func TestSampleGaussian(t *testing.T) {
-	g := gaussian{mean: []float64{.5, -1, 0, 2}, variances: []float64{1.5, .1, .6, .6}, angle: .6}
-	samples := mustSample(t, g, plain(100), jobs(6000))
-	// Standard errors are near .016 for a mean and .028 for a variance of 1.5; 100 steps leave a bias below .03.
-	for i := range g.mean {
-		ci := column(samples, i)
-		if m := stat.Mean(ci, nil); math.Abs(m-g.mean[i]) > .06 {
-			t.Errorf("mean[%d] = %.3f, want %.3f", i, m, g.mean[i])
-		}
-		for j := range i + 1 {
-			if c := stat.Covariance(ci, column(samples, j), nil); math.Abs(c-g.cov(i, j)) > .1 {
-				t.Errorf("cov[%d,%d] = %.3f, want %.3f", i, j, c, g.cov(i, j))
+	for _, schedule := range []string{"cosine", "linear"} {
+		t.Run(schedule, func(t *testing.T) {
+			g := gaussian{mean: []float64{.5, -1, 0, 2}, variances: []float64{1.5, .1, .6, .6}, angle: .6, schedule: schedule}
+			samples := mustSample(t, g, plain(100), jobs(6000))
+			// Standard errors are near .016 for a mean and .028 for a variance of 1.5; 100 steps leave a bias below .03.
+			for i := range g.mean {
+				ci := column(samples, i)
+				if m := stat.Mean(ci, nil); math.Abs(m-g.mean[i]) > .06 {
+					t.Errorf("mean[%d] = %.3f, want %.3f", i, m, g.mean[i])
+				}
+				for j := range i + 1 {
+					if c := stat.Covariance(ci, column(samples, j), nil); math.Abs(c-g.cov(i, j)) > .1 {
+						t.Errorf("cov[%d,%d] = %.3f, want %.3f", i, j, c, g.cov(i, j))
+					}
+				}
 			}
-		}
+		})
 	}
 }
 

@@ -186,12 +186,10 @@ def chain(model, config):
     bar = np.cumprod(1 - beta)
     noise = torch.randn(steps + 1, config["dim"])
     x = noise[steps : steps + 1].double()
-    like, none = torch.tensor([1]), torch.tensor([2])
+    users, labels = torch.tensor([0, config["users"]]), torch.tensor([1, 2])
     for t in reversed(range(steps)):
-        at = torch.tensor([t])
         with torch.no_grad():
-            known = model(x.float(), at, torch.tensor([0]), like).double()
-            nobody = model(x.float(), at, torch.tensor([config["users"]]), none).double()
+            known, nobody = model(x.float().expand(2, -1), torch.tensor([t, t]), users, labels).double().split(1)
         estimate = nobody + guidance * (known - nobody)
         before = bar[t - 1] if t else 1.0
         x = math.sqrt(before) * beta[t] / (1 - bar[t]) * estimate + math.sqrt(1 - beta[t]) * (1 - before) / (1 - bar[t]) * x
