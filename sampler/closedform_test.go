@@ -125,7 +125,7 @@ func (g gaussian) Config() prior.Config {
 	cfg.Loss.Schedule = g.schedule
 	return cfg
 }
-func (g gaussian) Stats() prior.Stats   { return unitStats(len(g.mean)) }
+func (g gaussian) Stats() prior.Stats { return unitStats(len(g.mean)) }
 func (g gaussian) Encode([]prior.Context) ([]*prior.Condition, error) {
 	return nil, errors.New("not asked for")
 }
