@@ -2,11 +2,13 @@ package prior
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"rebeca/internal/ort"
 	"rebeca/prior/graph"
 )
 
@@ -55,4 +57,98 @@ func TestChunksCoverTheLayout(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAdamWMatchesTheTextbook holds the chunked optimizer in ONNX Runtime, with clip and moving average, against one loop over all
+// numbers, for a layout of several chunks.
+func TestAdamWMatchesTheTextbook(t *testing.T) {
+	l := new(layout)
+	l.add("small", 0, 7)
+	l.add("large", 0, 3, chunkSize/2)
+	l.add("last", 0, 5, 2)
+	if len(l.chunks(chunkSize)) < 3 {
+		t.Fatal("the layout has too few chunks to tell")
+	}
+	g := graph.New("adamw")
+	var derivatives []*graph.Value
+	for _, p := range l.parameters {
+		derivatives = append(derivatives, g.Input("d."+p.name, p.shape...))
+	}
+	l.adamW(g, derivatives)
+	session, err := g.Compile(ort.Options{Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+
+	rng := newRand(1)
+	from, to := newTestSide(t, l), newTestSide(t, l)
+	for v := range from.vectors {
+		for i := range from.vectors[v] {
+			from.vectors[v][i] = float32(rng.NormFloat64())
+		}
+	}
+	var gradient []float32
+	var inputs []*ort.Tensor
+	var norm float64
+	for _, p := range l.parameters {
+		part := randomItem(rng, p.size)
+		for _, d := range part {
+			norm += float64(d) * float64(d)
+		}
+		var shape []int64
+		for _, n := range p.shape {
+			shape = append(shape, int64(n))
+		}
+		tensor, err := ort.NewTensorFrom(part, shape...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(tensor.Close)
+		inputs, gradient = append(inputs, tensor), append(gradient, part...)
+	}
+	for i := range from.vectors[sideV] {
+		from.vectors[sideV][i] = float32(math.Abs(float64(from.vectors[sideV][i])))
+	}
+	norm = math.Sqrt(norm)
+	scheduled, gotNorm := ort.NewTensor(numSchedule), ort.NewTensor(1)
+	defer scheduled.Close()
+	defer gotNorm.Close()
+	s := schedule{keep: .99, rate: .02, tiny: 1e-3, ema: .25}
+	copy(scheduled.Data(), []float32{float32(s.keep), float32(s.rate), float32(s.tiny), float32(s.ema)})
+	inputs = slices.Concat(inputs, from.allChunks(), []*ort.Tensor{scheduled})
+	if err := session.Run(inputs, append(to.allChunks(), gotNorm)); err != nil {
+		t.Fatal(err)
+	}
+
+	const tolerance = 1e-5
+	if w := worst(t, gotNorm.Data(), []float64{norm}); w > tolerance {
+		t.Errorf("norm %v, want %v", gotNorm.Data()[0], norm)
+	}
+	want := [4][]float64{}
+	for i, d := range gradient {
+		at := func(v int) float64 { return float64(from.vectors[v][i]) }
+		clipped := float64(d) * min(1, clipNorm/norm)
+		m := beta1*at(sideM) + (1-beta1)*clipped
+		v := beta2*at(sideV) + (1-beta2)*clipped*clipped
+		params := s.keep*at(sideParams) - s.rate*m/(math.Sqrt(v)+s.tiny)
+		for k, x := range [4]float64{params, at(sideEMA) + s.ema*(params-at(sideEMA)), m, v} {
+			want[k] = append(want[k], x)
+		}
+	}
+	for k, name := range vectorNames() {
+		if w := worst(t, to.vectors[k], want[k]); w > tolerance {
+			t.Errorf("%s differs by %.2g", name, w)
+		}
+	}
+}
+
+func newTestSide(t *testing.T, l *layout) side {
+	t.Helper()
+	s, err := l.newSide()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s
 }

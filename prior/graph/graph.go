@@ -41,6 +41,7 @@ type Graph struct {
 
 // Value is a tensor of the graph: an input, a constant or a node's output. It belongs to the graph that made it.
 type Value struct {
+	graph *Graph
 	name  string
 	shape []int
 	truth bool      // holds bool, not float32
@@ -78,7 +79,7 @@ func (g *Graph) Input(name string, shape ...int) *Value {
 		panic("graph: input " + name + ": needs a dimension; a single number is of shape [1]")
 	}
 	checkShape("input "+name, shape)
-	v := &Value{name: name, shape: slices.Clone(shape)}
+	v := &Value{graph: g, name: name, shape: slices.Clone(shape)}
 	g.inputs = append(g.inputs, v)
 	return v
 }
@@ -90,7 +91,7 @@ func (g *Graph) Constant(data []float32, shape ...int) *Value {
 	if size(shape) != len(data) {
 		panic(fmt.Sprintf("graph: %s: shape %v does not fit %d values", name, shape, len(data)))
 	}
-	v := &Value{name: name, shape: slices.Clone(shape), data: data}
+	v := &Value{graph: g, name: name, shape: slices.Clone(shape), data: data}
 	g.constants = append(g.constants, v)
 	return v
 }
@@ -108,6 +109,9 @@ func checkShape(what string, shape []int) {
 
 // Output makes v an output of the model under name. Outputs keep the order of these calls. A scalar becomes an output of shape [1].
 func (g *Graph) Output(name string, v *Value) {
+	if err := g.own(v); err != nil {
+		panic(fmt.Sprintf("graph: output %s: %v", name, err))
+	}
 	if v.truth {
 		panic("graph: output " + name + ": is a comparison, not numbers")
 	}
@@ -138,7 +142,11 @@ func (g *Graph) Compile(o ort.Options) (*ort.Session, error) {
 func (g *Graph) apply(op operator, in ...*Value) []*Value {
 	n := &node{op: op, in: in}
 	n.name = strings.Join(append(slices.Clone(g.scope), fmt.Sprintf("%s_%d", op.onnx().kind, len(g.nodes))), "/")
-	types, err := op.infer(in)
+	err := g.own(in...)
+	var types []valueType
+	if err == nil {
+		types, err = op.infer(in)
+	}
 	if err != nil {
 		panic(fmt.Sprintf("graph: %s %s: %v", op.onnx().kind, n.name, err))
 	}
@@ -147,10 +155,23 @@ func (g *Graph) apply(op operator, in ...*Value) []*Value {
 		if i > 0 {
 			name = fmt.Sprintf("%s:%d", n.name, i)
 		}
-		n.out = append(n.out, &Value{name: name, shape: t.shape, truth: t.truth, node: n})
+		n.out = append(n.out, &Value{graph: g, name: name, shape: t.shape, truth: t.truth, node: n})
 	}
 	g.nodes = append(g.nodes, n)
 	return n.out
+}
+
+// own checks that the values are there and of this graph.
+func (g *Graph) own(values ...*Value) error {
+	for i, v := range values {
+		if v == nil {
+			return fmt.Errorf("input %d is nil", i)
+		}
+		if v.graph != g {
+			return fmt.Errorf("input %s is of graph %s, not of %s", v.name, v.graph.name, g.name)
+		}
+	}
+	return nil
 }
 
 // one adds a node with a single output.

@@ -74,6 +74,12 @@ func TestMisusePanics(t *testing.T) {
 		{"constant", "shape [2] does not fit 3 values", func(g *Graph, x *Value) { g.Constant(make([]float32, 3), 2) }},
 		{"loss of many", "a loss has one element", func(g *Graph, x *Value) { g.Gradients(x, x) }},
 		{"unrelated", "it does not depend on y", func(g *Graph, x *Value) { g.Gradients(g.ReduceSum(x, false, 0, 1), g.Input("y", 1)) }},
+		{"nil", "graph: Add Add_0: input 1 is nil", func(g *Graph, x *Value) { g.Add(x, nil) }},
+		{"nil to normalize", "graph: LayerNormalization LayerNormalization_0: input 0 is nil", func(g *Graph, x *Value) { g.LayerNorm(nil, 1e-5) }},
+		{"nil output", "graph: output y: input 0 is nil", func(g *Graph, x *Value) { g.Output("y", nil) }},
+		{"another graph", "graph: Add Add_0: input z is of graph other, not of misuse", func(g *Graph, x *Value) { g.Add(x, New("other").Input("z", 2, 3)) }},
+		{"output of another graph", "is of graph other", func(g *Graph, x *Value) { g.Output("y", New("other").Input("z", 1)) }},
+		{"loss of another graph", "graph: gradient: input z is of graph other", func(g *Graph, x *Value) { g.Gradients(New("other").Input("z", 1), x) }},
 		{"missing input", "input x of shape [2 3] has 0 values", func(g *Graph, x *Value) { g.Output("y", x); g.Interpret(nil) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

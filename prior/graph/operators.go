@@ -71,10 +71,7 @@ func arity(in []*Value, n int) error {
 }
 
 func allNumbers(in []*Value) error {
-	for i, v := range in {
-		if v == nil {
-			return fmt.Errorf("input %d is nil", i)
-		}
+	for _, v := range in {
 		if v.truth {
 			return fmt.Errorf("input %s is a comparison, not numbers", v.name)
 		}

@@ -160,7 +160,7 @@ type layerNorm struct {
 // LayerNorm returns (x - mean)/sqrt(variance + epsilon) over the last dimension, without learned scale or shift.
 func (g *Graph) LayerNorm(x *Value, epsilon float64) *Value {
 	width := 0
-	if len(x.shape) > 0 {
+	if x != nil && len(x.shape) > 0 {
 		width = x.shape[len(x.shape)-1]
 	}
 	return g.one(layerNorm{float32(epsilon), width}, x)

@@ -11,6 +11,9 @@ import (
 // Nodes are visited against their order of creation, which is an order of evaluation, so all derivatives by a node's outputs are
 // summed before the node passes them on.
 func (g *Graph) Gradients(loss *Value, wrt ...*Value) []*Value {
+	if err := g.own(append([]*Value{loss}, wrt...)...); err != nil {
+		panic(fmt.Sprintf("graph: gradient: %v", err))
+	}
 	if size(loss.shape) != 1 || loss.truth {
 		panic(fmt.Sprintf("graph: gradient of %s: a loss has one element, this has shape %v", loss.name, loss.shape))
 	}
