@@ -93,7 +93,8 @@ type StateConfig struct {
 }
 
 // PriorConfig is the form of the prior; Dim is the embeddings' length and has
-// no default.
+// no default. Kind is auto, mlp or transformer; a size of 0, the default, is
+// that of prior.DefaultConfig for Dim.
 type PriorConfig struct {
 	Kind   string `yaml:"kind"`
 	Dim    int    `yaml:"dim"`
@@ -192,7 +193,7 @@ func DefaultConfig() Config {
 				Vectors: "vectors", Prior: "prior", DeadLetter: "deadletter",
 			},
 		},
-		Prior:   PriorConfig{Kind: p.Kind, Hidden: p.Hidden, Blocks: p.Blocks, Heads: p.Heads},
+		Prior:   PriorConfig{Kind: p.Kind},
 		Window:  WindowConfig{Newest: r.Newest, Liked: r.Liked},
 		Dedupe:  DedupeConfig{Events: r.Dedupe},
 		Classes: ClassesConfig{Preset: "default"},
@@ -383,7 +384,15 @@ func (c Config) priorDir() string { return filepath.Join(c.State.Dir, "prior") }
 
 func (c Config) priorConfig() prior.Config {
 	p := prior.DefaultConfig(c.Prior.Dim)
-	p.Kind, p.Hidden, p.Blocks, p.Heads = c.Prior.Kind, c.Prior.Hidden, c.Prior.Blocks, c.Prior.Heads
+	p.Kind = c.Prior.Kind
+	for _, f := range []struct {
+		size       *int
+		configured int
+	}{{&p.Hidden, c.Prior.Hidden}, {&p.Blocks, c.Prior.Blocks}, {&p.Heads, c.Prior.Heads}} {
+		if f.configured != 0 {
+			*f.size = f.configured
+		}
+	}
 	p.MaxTokens = c.Window.Newest + c.Window.Liked
 	return p
 }
