@@ -47,10 +47,9 @@ func (c Config) paste(g *graph.Graph, w weights, x *graph.Value) *graph.Value {
 func (c Config) modulator(g *graph.Graph, mods *graph.Value) func(x *graph.Value, i int) *graph.Value {
 	count := mods.Shape()[0]
 	parts := g.Split(g.Reshape(mods, count, 1, mods.Shape()[1]), 2, equal(mods.Shape()[1]/c.Hidden, c.Hidden)...)
-	one := g.Scalar(1) // added to the scale of a row: one pass less over its tokens
 	return func(x *graph.Value, i int) *graph.Value {
 		x = g.Reshape(g.LayerNorm(x, normFloor), count, c.Tokens, c.Hidden)
-		return g.Reshape(g.Add(g.Mul(x, g.Add(parts[i], one)), parts[i+1]), count*c.Tokens, c.Hidden)
+		return g.Reshape(g.Add(g.Add(x, g.Mul(x, parts[i])), parts[i+1]), count*c.Tokens, c.Hidden)
 	}
 }
 
