@@ -40,6 +40,12 @@ func TestConfigValidate(t *testing.T) {
 		{"contexts: 0", func(c *Config) { c.Contexts = 0 }},
 		{"targets: 0", func(c *Config) { c.Targets = 0 }},
 		{"timesteps: 0", func(c *Config) { c.Timesteps = 0 }},
+		{"users: 3, but kind mlp", func(c *Config) { c.Users = 3 }},
+		{"users: 0", func(c *Config) { c.Kind, c.Tokens = "reference", 4 }},
+		{"users: -1", func(c *Config) { c.Kind, c.Users = "simulation", -1 }},
+		{"tokens: 0", func(c *Config) { c.Kind, c.Users = "reference", 1 }},
+		{"tokens: 5 does not divide dim (16)", func(c *Config) { c.Kind, c.Tokens = "transformer", 5 }},
+		{"tokens: -4", func(c *Config) { c.Kind, c.Tokens = "transformer", -4 }},
 	} {
 		cfg := DefaultConfig(16)
 		c.change(&cfg)
