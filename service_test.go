@@ -49,14 +49,21 @@ func newStand(t *testing.T) *stand {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
+	return standOn(t, b.Addr())
+}
+
+// standOn is a stand on a running broker.
+func standOn(t *testing.T, addr string) *stand {
+	t.Helper()
 	c := DefaultConfig()
-	c.Kafka.Brokers = []string{b.Addr()}
+	c.Kafka.Brokers = []string{addr}
 	c.Kafka.Partitions = 2
 	c.State.Dir = t.TempDir()
 	c.Prior = PriorConfig{Kind: "auto", Dim: testDim, Hidden: 16, Blocks: 1, Heads: 2}
 	c.Train.BirthSteps = 100
 	c.HTTP.Listen = "127.0.0.1:0"
 	s := &stand{t: t, config: c}
+	var err error
 	if s.client, err = c.NewClient(); err != nil {
 		t.Fatal(err)
 	}
@@ -729,4 +736,32 @@ func TestNothingIsKeptOfRequestsNobodyAwaits(t *testing.T) {
 	if err := json.Unmarshal(body, &got); err != nil || len(got.Items) != 40 {
 		t.Errorf("a request that was answered with 40 images is recalled with %d: %v", len(got.Items), err)
 	}
+}
+
+// TestBrokerAway stops the broker under a running service: /readyz says so, and
+// turns back when the broker does; what was sent meanwhile is not lost.
+func TestBrokerAway(t *testing.T) {
+	data := t.TempDir()
+	b, err := broker.Start(broker.Options{DataDir: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := standOn(t, b.Addr())
+	svc, _ := s.serve()
+	s.feedback(schemas.Feedback{EventID: "1", UserID: "u", ItemID: "i", Kind: schemas.KindLike})
+	s.until("folded", func() bool { return svc.Status().EventsFolded == 1 })
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.until("not ready", func() bool {
+		reasons := svc.Ready()
+		return len(reasons) == 1 && reasons[0].Code == "broker_unavailable"
+	})
+	if b, err = broker.Start(broker.Options{Listen: s.config.Kafka.Brokers[0], DataDir: data}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	s.until("ready again", func() bool { return len(svc.Ready()) == 0 })
+	s.feedback(schemas.Feedback{EventID: "2", UserID: "u", ItemID: "i", Kind: schemas.KindLike})
+	s.until("folded again", func() bool { return svc.Status().EventsFolded == 2 })
 }
