@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// awaitLimit is when a request that nobody came to wait for is given up.
+	// awaitLimit is how long an answer is kept that nobody waits for.
 	awaitLimit = 2 * time.Minute
 	// feedCapacity bounds a gallery's subscription; what it cannot take is dropped.
 	feedCapacity = 1024
@@ -45,7 +45,7 @@ type answer struct {
 	ids     []string                   // in order of arrival
 	changed chan struct{}              // closed and replaced at each record
 	waiters int
-	since   time.Time // when it was asked for
+	since   time.Time // when somebody last asked for it
 }
 
 func requestKey(userID, requestID string) string { return userID + "\x00" + requestID }
@@ -140,35 +140,43 @@ func (d *door) Recall(_ context.Context, userID, requestID string) ([]json.RawMe
 	return out, len(out) > 0, nil
 }
 
-// expect begins to collect the answer of a request, before it is produced, and
-// gives up those that nobody came to wait for.
+// expect begins to collect the answer of a request before it is produced.
 func (d *door) expect(key string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.answerOf(key)
+}
+
+// answerOf finds or makes the collection of a request, and lets go of those
+// that nobody has waited for during awaitLimit; d.mu is held. An answer outlives
+// its last waiter, because another caller may be about to wait for the same.
+func (d *door) answerOf(key string) *answer {
+	now := time.Now()
 	for k, a := range d.answers {
-		if a.waiters == 0 && time.Since(a.since) > awaitLimit {
+		if a.waiters == 0 && now.Sub(a.since) > awaitLimit {
 			delete(d.answers, k)
 		}
 	}
-	if d.answers[key] == nil {
-		d.answers[key] = &answer{records: map[string]json.RawMessage{}, changed: make(chan struct{}), since: time.Now()}
+	a := d.answers[key]
+	if a == nil {
+		a = &answer{records: map[string]json.RawMessage{}, changed: make(chan struct{})}
+		d.answers[key] = a
 	}
+	a.since = now
+	return a
 }
 
 // Await implements [web.Results] for a request that this door has produced.
 func (d *door) Await(ctx context.Context, userID, requestID string, count int) ([]json.RawMessage, error) {
-	key := requestKey(userID, requestID)
-	d.expect(key)
 	d.mu.Lock()
-	a := d.answers[key]
+	a := d.answerOf(requestKey(userID, requestID))
 	a.waiters++
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if a.waiters--; a.waiters == 0 && d.answers[key] == a {
-			delete(d.answers, key)
-		}
+		a.waiters--
+		a.since = time.Now()
 	}()
 	for {
 		d.mu.Lock()

@@ -53,7 +53,8 @@ type generator struct {
 	byID  map[intentID]*queued // guarded by mu; the same
 	next  *loadedPrior         // guarded by mu; replaces current before the next batch
 
-	current *loadedPrior // the generator goroutine's own
+	current      *loadedPrior // the generator goroutine's own
+	refreshAfter time.Time    // its own; after a failure, when vectors are looked at again
 }
 
 // intentID names an intent.
@@ -307,6 +308,9 @@ func (g *generator) generate(batch []chunk) error {
 	if err != nil {
 		g.log.Error("generating failed; trying again", "err", err, "intents", len(batch))
 		g.metrics.failures.Inc()
+		for _, c := range batch {
+			g.table.Release(c.Partition, []uint64{c.Seq})
+		}
 		g.again(batch, start.Add(retryAfter))
 		return nil
 	}
@@ -329,12 +333,12 @@ func (g *generator) generate(batch []chunk) error {
 	return nil
 }
 
-// again lets intents wait once more, due at the given time.
+// again lets intents wait once more, due at the given time. Those between two
+// chunks stay in flight: newer feedback does not throw their images away.
 func (g *generator) again(batch []chunk, due time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range batch {
-		g.table.Release(c.Partition, []uint64{c.Seq})
 		c.due = due
 		g.push(c.queued)
 	}
@@ -486,6 +490,9 @@ func (g *generator) withVector(c table.Completion, s subject, now time.Time) (ta
 // (old ones, history imports), a batch at a time and only when nothing is due.
 func (g *generator) refresh() (bool, error) {
 	some := false
+	if time.Now().Before(g.refreshAfter) {
+		return false, nil
+	}
 	for p := range int32(len(g.progress.next)) {
 		users, err := g.table.Stale(p, batchImages)
 		if err != nil {
@@ -497,9 +504,10 @@ func (g *generator) refresh() (bool, error) {
 		}
 		cs, err := g.vectors(p, users)
 		if err != nil {
-			g.log.Error("encoding windows failed; trying again with the next event", "err", err, "users", len(users))
+			g.log.Error("encoding windows failed; trying again", "err", err, "partition", p, "users", len(users))
 			g.metrics.failures.Inc()
-			return false, nil
+			g.refreshAfter = time.Now().Add(retryAfter)
+			continue
 		}
 		if err := g.table.Complete(p, cs); err != nil {
 			return false, fmt.Errorf("storing vectors of partition %d: %w", p, err)

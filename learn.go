@@ -25,7 +25,7 @@ func (l *learner) feed(partition int32) handler {
 		if err := l.progress.wait(ctx, partition, next); err != nil {
 			return err
 		}
-		examples := make([]online.Example, len(records))
+		examples := make([]online.Example, len(records), len(records)+1)
 		for i, r := range records {
 			// A record that teaches nothing still moves the cursor.
 			examples[i] = online.Example{Partition: partition, Offset: r.Offset, At: r.Time}
@@ -33,6 +33,10 @@ func (l *learner) feed(partition int32) handler {
 				examples[i].UserID, examples[i].ItemID = f.UserID, f.ItemID
 				examples[i].Class, examples[i].EventHash = l.rules.Classes.Of(*f), schemas.EventHash(f.EventID)
 			}
+		}
+		if n := len(records); n == 0 || records[n-1].Offset < next-1 {
+			// Markers and records that are gone lie before next: they move the cursor too.
+			examples = append(examples, online.Example{Partition: partition, Offset: next - 1})
 		}
 		return l.trainer.Push(ctx, examples)
 	}

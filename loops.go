@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rebeca/consumer"
+	"rebeca/online"
 )
 
 // loops are the fetch loops by partition, for lag and readiness.
@@ -106,13 +107,15 @@ func (s *Service) requestsLoop(ctx context.Context, p int32, h consumer.Handler)
 
 func (s *Service) trainLoop(ctx context.Context, p int32, cursor map[int32]int64) (*consumer.Partition, error) {
 	topic := s.config.Kafka.Topics.Feedback
-	start, ok := cursor[p]
-	if !ok {
-		start = consumer.Earliest
-	} else if at, err := s.within(ctx, topic, p, start); err != nil {
+	start, err := s.within(ctx, topic, p, cursor[p])
+	if err != nil {
 		return nil, err
-	} else {
-		start = at
+	}
+	if start > 0 {
+		// What the log no longer holds counts as seen; below the cursor this says nothing.
+		if err := s.trainer.Push(ctx, []online.Example{{Partition: p, Offset: start - 1}}); err != nil {
+			return nil, err
+		}
 	}
 	l := &learner{partitions: s.config.Kafka.Partitions, rules: s.config.rules(), progress: s.progress, trainer: s.trainer}
 	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: start, Handler: l.feed(p), Logger: s.log}, nil
@@ -127,7 +130,7 @@ func (s *Service) within(ctx context.Context, topic string, p int32, start int64
 		return 0, fmt.Errorf("reading the bounds of %s[%d]: %w", topic, p, err)
 	}
 	at := min(max(start, first), end)
-	if at != start {
+	if at != start && start > 0 {
 		s.log.Warn("the log does not hold the stored offset; going on from the nearest", "topic", topic, "partition", p, "stored", start, "offset", at)
 	}
 	return at, nil

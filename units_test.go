@@ -1,11 +1,13 @@
 package rebeca
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"rebeca/internal/ort"
 	"rebeca/schemas"
 	"rebeca/table"
+	"rebeca/web"
 )
 
 func testRuntime(t *testing.T) ort.Options {
@@ -237,5 +240,39 @@ func TestImportSkipsBadLines(t *testing.T) {
 	res, err := im.Run(t.Context(), file)
 	if err != nil || res.Produced != 2 || fmt.Sprint(bad) != "[3 4]" {
 		t.Errorf("%+v, bad lines %v, %v; want 2 sent and lines 3 and 4 bad", res, bad, err)
+	}
+}
+
+// TestAwaitTogether has callers of one request id come and go while its records
+// are published: nobody hangs, nobody misses them.
+func TestAwaitTogether(t *testing.T) {
+	d := &door{answers: map[string]*answer{}, subscribers: map[chan web.Event]struct{}{}}
+	for round := range 200 {
+		id := fmt.Sprint("r", round)
+		value := []byte(fmt.Sprintf(`{"id":"i%d","request_id":"%s"}`, round, id))
+		var wg sync.WaitGroup
+		for caller := range 4 {
+			wg.Go(func() {
+				d.expect(requestKey("u", id))
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				if caller == 0 {
+					cancel() // one gives up at once
+				}
+				if items, err := d.Await(ctx, "u", id, 1); caller > 0 && (err != nil || len(items) != 1) {
+					t.Errorf("caller %d of %s: %d items, %v", caller, id, len(items), err)
+				}
+			})
+		}
+		d.expect(requestKey("u", id))
+		d.published([]table.Outgoing{{Message: table.Message{Role: table.RoleGenerated, Key: []byte("u"), Value: value}}})
+		wg.Wait()
+	}
+	for _, a := range d.answers {
+		a.since = time.Now().Add(-2 * awaitLimit)
+	}
+	d.expect("another")
+	if len(d.answers) != 1 {
+		t.Errorf("%d answers are kept that nobody awaits", len(d.answers))
 	}
 }

@@ -118,6 +118,8 @@ func (r *Relay) drain(ctx context.Context) error {
 			return fmt.Errorf("reading the outbox of partition %d: %w", r.Partition, err)
 		}
 		if len(out) == 0 {
+			// The topics were read to their end and nothing is unsent: what failed before is over.
+			r.heard("", nil)
 			return nil
 		}
 		r.inHand.Store(int64(len(out)))

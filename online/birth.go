@@ -23,6 +23,7 @@ func (t *Trainer) birth(ctx context.Context) error {
 		t.record.Owed += int64(len(first))
 		return t.bornOfCatalogue(ctx)
 	}
+	t.record.Grown = true // events were its first lesson: a catalogue that grows later does not send it back
 	return t.firstSteps(ctx, first)
 }
 
@@ -50,7 +51,7 @@ func (t *Trainer) birthStep(ctx context.Context) error {
 
 // unborn is the number of birth steps still to be taken.
 func (t *Trainer) unborn() int64 {
-	if !t.crowded() {
+	if t.record.Grown || !t.crowded() {
 		return 0
 	}
 	return max(0, int64(t.cfg.BirthSteps)-t.record.Birth)

@@ -38,6 +38,7 @@ type record struct {
 	Examples int64           `json:"examples"` // targets learned from
 	Owed     int64           `json:"owed"`     // consumed events whose steps are still to be taken
 	Birth    int64           `json:"birth"`    // steps taken on pseudo-users alone
+	Grown    bool            `json:"grown"`    // past birth: no step on pseudo-users alone any more
 	Refused  int64           `json:"refused"`  // steps of no finite loss: part of the random streams
 	Loss     float64         `json:"loss"`
 	LossEMA  float64         `json:"loss_ema"`

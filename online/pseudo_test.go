@@ -191,3 +191,25 @@ func TestBirthDoesNotUseUpTheRate(t *testing.T) {
 		t.Errorf("during birth the rate is %v", got)
 	}
 }
+
+// TestSmallCatalogueIsNotBornAgain is born of events below MinItems; when the
+// catalogue has grown, no step is on pseudo-users alone.
+func TestSmallCatalogueIsNotBornAgain(t *testing.T) {
+	cfg := quick()
+	cfg.BirthSteps, cfg.MinItems = 50, 100
+	w := newClusters(2, 8, 40)
+	s := newStation(t, cfg, w, t.TempDir())
+	s.CatalogueReady()
+	s.run()
+	s.push(w.events(64, 8))
+	await(t, "version 1", func() bool { return s.last().Step == int64(cfg.FirstSteps) })
+	for i := range 200 {
+		w.addItem(1000 + i)
+	}
+	s.push(w.events(128, 8))
+	await(t, "the events are known", func() bool { return s.Status().Events == 192 && s.last().Step == int64(cfg.FirstSteps)+4 })
+	s.stop()
+	if n := s.Status().Step; n != int64(cfg.FirstSteps)+4 {
+		t.Errorf("%d steps were taken, the events are worth %d", n, cfg.FirstSteps+4)
+	}
+}

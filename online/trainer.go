@@ -177,6 +177,7 @@ func (t *Trainer) Open() (cursor map[int32]int64, err error) {
 	c.Contexts, c.Targets, c.MaxTokens = t.priorCfg.Contexts, t.priorCfg.Targets, t.priorCfg.MaxTokens
 	t.loaded, t.record = cp, cp.record
 	t.record.Cursor = maps.Clone(cp.record.Cursor)
+	t.record.Grown = t.record.Grown || cp.record.Birth == 0 // its first steps were on events
 	t.lossEMA = runningMean{n: 1 / lossDecay, mean: cp.record.LossEMA}
 	if t.record.Cursor == nil {
 		t.record.Cursor = map[int32]int64{}
@@ -279,10 +280,10 @@ func (t *Trainer) rounds(ctx context.Context) error {
 			err = t.round(ctx, t.cfg.Round)
 		case t.record.Owed > 0:
 			err = t.round(ctx, 0)
-		case t.unborn() > 0:
-			err = t.birthStep(ctx)
 		case len(t.pending) > 0 && (now.Sub(t.lastEvent) >= t.cfg.Idle || now.Sub(t.pendingSince) >= t.cfg.AnnounceEvery):
 			err = t.round(ctx, len(t.pending))
+		case t.unborn() > 0:
+			err = t.birthStep(ctx)
 		default:
 			timer.Reset(t.wait(now))
 			select {

@@ -81,6 +81,12 @@ func (s *Server) generate(ctx context.Context, request schemas.Request, repeatab
 	if _, err := s.o.Producer.Request(ctx, request); err != nil {
 		return nil, asError(err, CodeBrokerUnavailable)
 	}
+	if repeatable { // it may have been answered between the two
+		items, ok, err := s.o.Results.Recall(ctx, request.UserID, request.RequestID)
+		if err != nil || ok {
+			return items, err
+		}
+	}
 	waiting, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
 	items, err := s.o.Results.Await(waiting, request.UserID, request.RequestID, request.Count)
