@@ -10,23 +10,19 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"rebeca/internal/figures"
 	"rebeca/internal/process"
 )
 
 // grace is what the demonstration may take beyond its duration: it starts, drains and writes its report.
 const grace = 90 * time.Second
-
-// figures are measurements by name. Names end in their unit; shares and counts have none.
-type figures map[string]float64
 
 func main() {
 	duration := flag.Duration("duration", time.Minute, "how long the demonstration runs")
@@ -34,19 +30,15 @@ func main() {
 	flag.Parse()
 	got, err := measure(*duration)
 	if err == nil {
-		err = write(*out, got)
+		err = figures.Publish(os.Stdout, *out, got)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench/demo: %v\n", err)
 		os.Exit(1)
 	}
-	for _, name := range slices.Sorted(maps.Keys(got)) {
-		fmt.Printf("%-28s %s\n", name, strconv.FormatFloat(got[name], 'g', 6, 64))
-	}
-	fmt.Printf("written to %s\n", *out)
 }
 
-func measure(duration time.Duration) (figures, error) {
+func measure(duration time.Duration) (figures.Figures, error) {
 	binary, err := process.Binary()
 	if err != nil {
 		return nil, err
@@ -73,7 +65,7 @@ func measure(duration time.Duration) (figures, error) {
 	if _, err := demo.Answers(ctx, "http://"+address+"/"); err != nil {
 		return nil, err
 	}
-	got := figures{"page_live_s": time.Since(started).Seconds(), "cores": float64(runtime.NumCPU())}
+	got := figures.Figures{"page_live_s": time.Since(started).Seconds(), "cores": float64(runtime.NumCPU())}
 	peak := watchMemory(demo)
 	if err := demo.Wait(duration + grace); err != nil {
 		return nil, fmt.Errorf("running the demonstration: %w; it said:\n%s", err, demo.Tail(20))
@@ -122,7 +114,7 @@ func anonymousMiB(pid int) float64 {
 }
 
 // readReport adds the numbers of the demonstration's report to got: nested objects by joined names, other values left out.
-func readReport(path string, got figures) error {
+func readReport(path string, got figures.Figures) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("reading the report: %w", err)
@@ -138,7 +130,7 @@ func readReport(path string, got figures) error {
 	return nil
 }
 
-func flatten(got figures, prefix string, fields map[string]any) {
+func flatten(got figures.Figures, prefix string, fields map[string]any) {
 	for name, value := range fields {
 		switch v := value.(type) {
 		case float64:
@@ -147,15 +139,4 @@ func flatten(got figures, prefix string, fields map[string]any) {
 			flatten(got, prefix+name+"_", v)
 		}
 	}
-}
-
-func write(path string, got figures) error {
-	text, err := json.MarshalIndent(got, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing the figures: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("writing the figures: %w", err)
-	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
 }

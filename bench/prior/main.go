@@ -8,24 +8,18 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"time"
 
+	"rebeca/internal/figures"
 	"rebeca/internal/meter"
 	"rebeca/internal/ort"
 )
-
-// figures are measurements by name. Names end in their unit; ratios and counts have none.
-type figures map[string]float64
 
 // settings are the flags.
 type settings struct {
@@ -50,19 +44,15 @@ func main() {
 	flag.Parse()
 	got, err := measure(s)
 	if err == nil {
-		err = write(*out, got)
+		err = figures.Publish(os.Stdout, *out, got)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench/prior: %v\n", err)
 		os.Exit(1)
 	}
-	for _, name := range slices.Sorted(maps.Keys(got)) {
-		fmt.Printf("%-36s %s\n", name, strconv.FormatFloat(got[name], 'g', 5, 64))
-	}
-	fmt.Printf("written to %s\n", *out)
 }
 
-func measure(s settings) (got figures, err error) {
+func measure(s settings) (got figures.Figures, err error) {
 	path, err := ort.Locate("")
 	if err == nil {
 		err = ort.Open(path)
@@ -70,7 +60,7 @@ func measure(s settings) (got figures, err error) {
 	if err != nil {
 		return nil, err
 	}
-	got = figures{"threads": float64(s.threads), "spin_us": float64(s.spin.Microseconds()), "cores": float64(runtime.NumCPU()), "onnxruntime": release(ort.Version)}
+	got = figures.Figures{"threads": float64(s.threads), "spin_us": float64(s.spin.Microseconds()), "cores": float64(runtime.NumCPU()), "onnxruntime": release(ort.Version)}
 	var peers []*peer
 	if s.script != "" {
 		for _, mode := range []string{"eager", "compile"} {
@@ -104,7 +94,7 @@ func release(version string) float64 {
 }
 
 // measure takes turns: a block of ours, one of every peer, and again.
-func (c benchCase) measure(s settings, peers []*peer, got figures) error {
+func (c benchCase) measure(s settings, peers []*peer, got figures.Figures) error {
 	ours, err := c.open(options(s, c.name))
 	if err != nil {
 		return err
@@ -151,7 +141,7 @@ func (c benchCase) measure(s settings, peers []*peer, got figures) error {
 }
 
 // share compares the useful arithmetic of a case with that of one large product in the same time.
-func share(got figures, name string, ours, product *engine) {
+func share(got figures.Figures, name string, ours, product *engine) {
 	ms, best := got[name+"_ours_min_ms"], got[name+"_sgemm_min_ms"]
 	if ms == 0 || best == 0 {
 		return
@@ -174,15 +164,4 @@ func options(s settings, name string) ort.Options {
 		o.Profile = s.profile + name
 	}
 	return o
-}
-
-func write(path string, got figures) error {
-	text, err := json.MarshalIndent(got, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing the figures: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("writing the figures: %w", err)
-	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
 }

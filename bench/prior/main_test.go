@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"rebeca/internal/figures"
 	"rebeca/internal/ort"
 	"rebeca/prior/graph"
 )
@@ -54,7 +55,7 @@ func TestSidesTakeTurns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, runs := make(figures), 0
+	got, runs := make(figures.Figures), 0
 	if err := product(&runs).measure(settings{threads: 1, rounds: 2}, []*peer{p}, got); err != nil {
 		t.Fatal(err)
 	}
