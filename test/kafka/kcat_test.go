@@ -51,7 +51,7 @@ func (b *broker) send(topic string, messages []message) error {
 	for _, m := range messages {
 		fmt.Fprintf(&lines, "%s\t%s\n", m.key, m.value)
 	}
-	cmd := exec.Command("kcat", "-P", "-b", b.address, "-t", topic, "-K", "\t",
+	cmd := exec.Command("kcat", "-P", "-b", b.Address, "-t", topic, "-K", "\t",
 		"-X", "topic.partitioner=murmur2_random", "-X", "topic.acks=all", "-X", "enable.idempotence=true")
 	cmd.Stdin = &lines
 	if said, err := cmd.CombinedOutput(); err != nil {
@@ -63,7 +63,7 @@ func (b *broker) send(topic string, messages []message) error {
 // consume reads a topic from its beginning to its present end with kcat, committed records only.
 func (b *broker) consume(t *testing.T, topic string) []record {
 	t.Helper()
-	cmd := exec.Command("kcat", "-C", "-b", b.address, "-t", topic, "-o", "beginning", "-e", "-J",
+	cmd := exec.Command("kcat", "-C", "-b", b.Address, "-t", topic, "-o", "beginning", "-e", "-J",
 		"-X", "isolation.level=read_committed")
 	var said strings.Builder
 	cmd.Stderr = &said

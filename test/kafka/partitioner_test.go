@@ -13,7 +13,9 @@ import (
 func TestPartitionerIsThatOfKcat(t *testing.T) {
 	const partitions, keys = 7, 500
 	b := startBroker(t)
-	b.createTopic(t, "keys", partitions)
+	if err := b.CreateTopic("keys", partitions); err != nil {
+		t.Fatal(err)
+	}
 	var messages []message
 	for i := range keys {
 		key := fmt.Sprintf("user-%d", i*i*i)

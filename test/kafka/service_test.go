@@ -160,7 +160,7 @@ func zero(n *int64) bool { return n != nil && *n == 0 }
 
 func TestServeAgainstApacheKafka(t *testing.T) {
 	b := startBroker(t)
-	s := configure(t, b.address)
+	s := configure(t, b.Address)
 	rng := rand.New(rand.NewPCG(1, 2))
 
 	created := s.run(t, "topics", "create", "-c", s.config)
@@ -203,7 +203,7 @@ func (b *broker) misplace(t *testing.T, user string) int32 {
 	t.Helper()
 	partition := (schemas.Partition([]byte(user), 4) + 1) % 4
 	e := happened{EventID: "spoilt", UserID: user, ItemID: itemID(0), Kind: "like", OccurredAt: time.Now().UTC().Format(time.RFC3339)}
-	cmd := exec.Command("kcat", "-P", "-b", b.address, "-t", "feedback", "-K", "\t", "-p", fmt.Sprint(partition))
+	cmd := exec.Command("kcat", "-P", "-b", b.Address, "-t", "feedback", "-K", "\t", "-p", fmt.Sprint(partition))
 	cmd.Stdin = strings.NewReader(user + "\t" + marshal(e) + "\n")
 	if said, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("kcat -P -p %d: %v\n%s", partition, err, said)
@@ -380,7 +380,7 @@ func inspectUsers(t *testing.T, s *service) map[string]inspected {
 func readLog(t *testing.T, b *broker, topic string) []record {
 	t.Helper()
 	want := len(b.consume(t, topic))
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.address), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		t.Fatal(err)
 	}
