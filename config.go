@@ -92,15 +92,22 @@ type StateConfig struct {
 	Dir string `yaml:"dir"`
 }
 
-// PriorConfig is the form of the prior; Dim is the embeddings' length and has
-// no default. Kind is auto, mlp or transformer; a size of 0, the default, is
-// that of prior.DefaultConfig for Dim.
+// PriorConfig is the form of the prior and what it learns to predict. A state
+// keeps the form that its prior was born with: another one is refused at start
+// until `rebeca prior reset`.
 type PriorConfig struct {
-	Kind   string `yaml:"kind"`
-	Dim    int    `yaml:"dim"`
-	Hidden int    `yaml:"hidden"`
-	Blocks int    `yaml:"blocks"`
-	Heads  int    `yaml:"heads"`
+	// Kind is mlp, transformer or auto (default): mlp below 256 dimensions,
+	// transformer from there on.
+	Kind string `yaml:"kind"`
+	Dim  int    `yaml:"dim"` // length of an item's embedding; no default
+	// A size of 0, the default, is that of prior.DefaultConfig for Dim and Kind.
+	Hidden int `yaml:"hidden"` // width of tokens and of the residual stream
+	Blocks int `yaml:"blocks"` // residual blocks
+	Heads  int `yaml:"heads"`  // of attention; they divide Hidden
+	Tokens int `yaml:"tokens"` // that an embedding is cut into, a divisor of Dim; transformer only
+	// Loss is the objective, the noise schedule, and which noise levels training
+	// draws and how it weighs them; default prior.DefaultLoss.
+	Loss prior.Loss `yaml:"loss"`
 }
 
 // WindowConfig is what is remembered of a user: the newest entries and a
@@ -193,7 +200,7 @@ func DefaultConfig() Config {
 				Vectors: "vectors", Prior: "prior", DeadLetter: "deadletter",
 			},
 		},
-		Prior:   PriorConfig{Kind: p.Kind},
+		Prior:   PriorConfig{Kind: p.Kind, Loss: p.Loss},
 		Window:  WindowConfig{Newest: r.Newest, Liked: r.Liked},
 		Dedupe:  DedupeConfig{Events: r.Dedupe},
 		Classes: ClassesConfig{Preset: "default"},
@@ -289,7 +296,10 @@ func (c Config) Validate() error {
 		bad("state.dir", "is empty: name a directory, it is created when missing")
 	}
 	atLeast("prior.dim", c.Prior.Dim, 1)
-	if err := c.priorConfig().Validate(); err != nil && c.Prior.Dim >= 1 {
+	if p := c.priorConfig(); p.HasUserTable() {
+		bad("prior.kind", "%q knows users by their rows of a learned table and cannot follow a stream: mlp, transformer or auto; "+
+			"sample an imported one with `rebeca prior sample`", p.Kind)
+	} else if err := p.Validate(); err != nil && c.Prior.Dim >= 1 {
 		errs = append(errs, fmt.Errorf("prior.%w", err))
 	}
 	atLeast("window.newest", c.Window.Newest, 4)
@@ -384,11 +394,11 @@ func (c Config) priorDir() string { return filepath.Join(c.State.Dir, "prior") }
 
 func (c Config) priorConfig() prior.Config {
 	p := prior.DefaultConfig(c.Prior.Dim)
-	p.Kind = c.Prior.Kind
+	p.Kind, p.Loss = c.Prior.Kind, c.Prior.Loss
 	for _, f := range []struct {
 		size       *int
 		configured int
-	}{{&p.Hidden, c.Prior.Hidden}, {&p.Blocks, c.Prior.Blocks}, {&p.Heads, c.Prior.Heads}} {
+	}{{&p.Hidden, c.Prior.Hidden}, {&p.Blocks, c.Prior.Blocks}, {&p.Heads, c.Prior.Heads}, {&p.Tokens, c.Prior.Tokens}} {
 		if f.configured != 0 {
 			*f.size = f.configured
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"go.yaml.in/yaml/v3"
+
+	"rebeca/prior"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -183,4 +185,23 @@ func FuzzParseConfig(f *testing.F) {
 			t.Error("accepted a configuration that is not valid")
 		}
 	})
+}
+
+// TestPriorOptions follows every key of the prior to the model's configuration.
+func TestPriorOptions(t *testing.T) {
+	c, err := LoadConfig("testdata/loss.good.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := prior.DefaultConfig(1024)
+	want.Tokens = 16
+	want.Loss = prior.Loss{
+		Objective: "v", Schedule: "linear", TimeSampling: "lognormal", TimeMean: -.5, TimeStd: 1.2, Weighting: "min_snr", Gamma: 5,
+	}
+	if got := c.PriorShape(); got != want {
+		t.Errorf("prior is %+v, want %+v", got, want)
+	}
+	if got := DefaultConfig().Prior.Loss; got != prior.DefaultLoss() {
+		t.Errorf("the default loss is %+v", got)
+	}
 }

@@ -20,7 +20,7 @@ import (
 	"rebeca/schemas"
 )
 
-// Errors that name why an announced version cannot be used. Both end the
+// Errors that name why an announced version cannot be used. They end the
 // service and are mended by `rebeca prior reset`.
 var (
 	// ErrPriorMissing says that an announced version's bytes are not where the
@@ -29,6 +29,9 @@ var (
 	// ErrPriorDim says that an announced version is for embeddings of another
 	// dimension.
 	ErrPriorDim = errors.New("prior_dim")
+	// ErrPriorKind says that an announced version is of a kind that knows its
+	// users by number.
+	ErrPriorKind = errors.New("prior_kind")
 )
 
 // follower reads the prior topic and gives every newest version to use. While
@@ -129,6 +132,10 @@ func loadPrior(v schemas.PriorVersion, dir string, want prior.Config, o ort.Opti
 	if state.Config.MaxTokens < want.MaxTokens {
 		return nil, fmt.Errorf("%w: version %s reads windows of %d entries, the configured window has %d (start anew with `rebeca prior reset`)",
 			ErrPriorDim, v.Version, state.Config.MaxTokens, want.MaxTokens)
+	}
+	if state.Config.HasUserTable() {
+		return nil, fmt.Errorf("%w: version %s is of kind %s, which reads no windows (start anew with `rebeca prior reset`)",
+			ErrPriorKind, v.Version, state.Config.Kind)
 	}
 	model, err := prior.NewModel(state, o)
 	if err != nil {

@@ -595,11 +595,20 @@ func TestMissingPrior(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tabled := prior.Config{Kind: "reference", Dim: 8, Hidden: 8, Blocks: 1, Heads: 2, Tokens: 2, Users: 3, MaxTokens: 99, Contexts: 1, Targets: 1, Timesteps: 10}
+	if st, err = prior.NewState(tabled, prior.Stats{Mean: make([]float32, 8), Scale: []float32{1, 1, 1, 1, 1, 1, 1, 1}}, 1); err != nil {
+		t.Fatal(err)
+	}
+	tabledSum, err := st.Save(dir + "/3.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name string
 		v    schemas.PriorVersion
 		want error
 	}{
+		{"other kind", schemas.PriorVersion{Version: "3-abc", URI: dir + "/3.safetensors", SHA256: tabledSum}, ErrPriorKind},
 		{"missing", schemas.PriorVersion{Version: "1-abc", URI: dir + "/2.safetensors", SHA256: sum}, ErrPriorMissing},
 		{"other bytes", schemas.PriorVersion{Version: "1-abc", URI: dir + "/1.safetensors", SHA256: strings.Repeat("0", 64)}, ErrPriorMissing},
 		{"other store", schemas.PriorVersion{Version: "1-abc", URI: "s3://bucket/1", SHA256: sum}, ErrPriorMissing},

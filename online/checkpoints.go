@@ -189,20 +189,40 @@ func (c checkpoints) prune(keep int) {
 }
 
 // compatible reports how a checkpoint's model differs from the configured one,
-// as an error wrapping [ErrConfig]; "auto" and zero fields match anything.
+// as an error wrapping [ErrConfig] that says what to do; zero fields match
+// anything, "auto" any kind that reads windows.
 func compatible(have, want prior.Config) error {
-	if want.Kind != "auto" && want.Kind != "" && have.Kind != "auto" && have.Kind != want.Kind {
-		return fmt.Errorf("%w: kind is %s, configured %s", ErrConfig, have.Kind, want.Kind)
+	differ := func(name string, have, want any) error {
+		return fmt.Errorf("%w: prior.%s is %v there, configured %v: set it back, or start anew with `rebeca prior reset`", ErrConfig, name, have, want)
+	}
+	if anyKind := want.Kind == "auto" || want.Kind == ""; have.Kind != want.Kind && (!anyKind || have.HasUserTable()) {
+		return differ("kind", have.Kind, want.Kind)
+	}
+	if have.Kind != "transformer" {
+		want.Tokens = 0 // nothing is cut
 	}
 	for _, f := range []struct {
 		name       string
 		have, want int
 	}{
 		{"dim", have.Dim, want.Dim}, {"hidden", have.Hidden, want.Hidden}, {"blocks", have.Blocks, want.Blocks},
-		{"heads", have.Heads, want.Heads}, {"timesteps", have.Timesteps, want.Timesteps},
+		{"heads", have.Heads, want.Heads}, {"tokens", have.Tokens, want.Tokens}, {"timesteps", have.Timesteps, want.Timesteps},
 	} {
 		if f.want != 0 && f.have != f.want {
-			return fmt.Errorf("%w: %s is %d, configured %d", ErrConfig, f.name, f.have, f.want)
+			return differ(f.name, f.have, f.want)
+		}
+	}
+	for _, f := range []struct {
+		name       string
+		have, want any
+	}{
+		{"objective", have.Loss.Objective, want.Loss.Objective}, {"schedule", have.Loss.Schedule, want.Loss.Schedule},
+		{"time_sampling", have.Loss.TimeSampling, want.Loss.TimeSampling}, {"time_mean", have.Loss.TimeMean, want.Loss.TimeMean},
+		{"time_std", have.Loss.TimeStd, want.Loss.TimeStd}, {"weighting", have.Loss.Weighting, want.Loss.Weighting},
+		{"gamma", have.Loss.Gamma, want.Loss.Gamma},
+	} {
+		if f.want != "" && f.have != f.want {
+			return differ("loss."+f.name, f.have, f.want)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -402,15 +403,22 @@ func TestCheckpointOfAnotherPrior(t *testing.T) {
 	s.run().caughtUp(w)
 	s.stop()
 	for name, change := range map[string]func(*prior.Config){
-		"dim":       func(c *prior.Config) { c.Dim = 5 },
-		"hidden":    func(c *prior.Config) { c.Hidden = 32 },
-		"blocks":    func(c *prior.Config) { c.Blocks = 2 },
-		"timesteps": func(c *prior.Config) { c.Timesteps = 10 },
+		"dim":                func(c *prior.Config) { c.Dim = 5 },
+		"hidden":             func(c *prior.Config) { c.Hidden = 32 },
+		"blocks":             func(c *prior.Config) { c.Blocks = 2 },
+		"timesteps":          func(c *prior.Config) { c.Timesteps = 10 },
+		"heads":              func(c *prior.Config) { c.Heads *= 2 },
+		"kind":               func(c *prior.Config) { c.Kind, c.Tokens = "transformer", c.Dim },
+		"loss.objective":     func(c *prior.Config) { c.Loss.Objective = "v" },
+		"loss.schedule":      func(c *prior.Config) { c.Loss.Schedule = "linear" },
+		"loss.time_sampling": func(c *prior.Config) { c.Loss.TimeSampling, c.Loss.TimeStd = "lognormal", 1 },
+		"loss.weighting":     func(c *prior.Config) { c.Loss.Weighting, c.Loss.Gamma = "min_snr", 5 },
 	} {
 		p := smallPrior()
 		change(&p)
 		other := newTrainer(quick(), p, w, w.shop, dir, nil, slog.New(slog.DiscardHandler), nil)
-		if _, err := other.Open(); !errors.Is(err, ErrConfig) {
+		_, err := other.Open()
+		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "prior."+name+" is ") || !strings.Contains(err.Error(), "rebeca prior reset") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

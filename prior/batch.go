@@ -35,7 +35,7 @@ type windowTensors struct {
 
 func (c Config) newWindowTensors(contexts int) *windowTensors {
 	n, s := int64(contexts), int64(c.slots())
-	if c.tabled() {
+	if c.HasUserTable() {
 		w := &windowTensors{marks: ort.NewTensor(n, int64(c.Users+1))}
 		for i := range contexts {
 			w.choose(c, i, NoUser)
@@ -151,7 +151,7 @@ func (c Config) checkUser(user int) error {
 
 // checkContexts holds the contexts or users of a batch against the configuration and returns their number.
 func (c Config) checkContexts(b *Batch) (int, error) {
-	if c.tabled() {
+	if c.HasUserTable() {
 		if len(b.Contexts) > 0 {
 			return 0, fmt.Errorf("batch with windows, but kind %s has a table of users", c.Kind)
 		}
@@ -289,7 +289,7 @@ func (t *batchTensors) setContexts(a *architecture, stats Stats, b *Batch) {
 		switch {
 		case i < len(b.Users):
 			t.choose(a.Config, i, b.Users[i])
-		case a.tabled():
+		case a.HasUserTable():
 			t.choose(a.Config, i, NoUser)
 		case i < len(b.Contexts):
 			t.windowTensors.set(a.Config, stats, i, b.Contexts[i])

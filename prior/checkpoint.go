@@ -122,7 +122,7 @@ func decodeState(data []byte) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := s.Config.resolved().network().layout().size
+	n := s.Config.network().layout().size
 	if want := 4 * (4*int64(n) + 2*int64(s.Config.Dim)); int64(len(body)) < want {
 		return nil, fmt.Errorf("%d bytes of tensors, this configuration has %d: cut short", len(body), want)
 	}
@@ -167,6 +167,7 @@ func decodeMetadata(raw json.RawMessage) (*State, metadata, error) {
 	if err := s.Config.Validate(); err != nil {
 		return nil, m, fmt.Errorf("config: %w", err)
 	}
+	s.Config = s.Config.resolved() // files of format 1 may not name the loss
 	if s.Seed, err = strconv.ParseUint(m.Seed, 10, 64); err != nil {
 		return nil, m, fmt.Errorf("decoding seed: %w", err)
 	}

@@ -194,3 +194,20 @@ func FuzzDecodeState(f *testing.F) {
 		}
 	})
 }
+
+// TestOldCheckpointHasTheDefaultLoss reads a file whose configuration does not name the loss.
+func TestOldCheckpointHasTheDefaultLoss(t *testing.T) {
+	s := noisyState(t, tinyConfig(), 1)
+	s.Config.Loss = Loss{}
+	data, err := s.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(data[:2000]), "objective") {
+		t.Fatal("the file names a loss")
+	}
+	got, err := decodeState(data)
+	if err != nil || got.Config.Loss != DefaultLoss() {
+		t.Errorf("loss %+v, %v", got.Config.Loss, err)
+	}
+}

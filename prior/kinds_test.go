@@ -29,7 +29,7 @@ func tinyKinds() map[string]Config {
 // kindBatch is randomBatch for any kind: users of the table in place of windows where the kind has one.
 func kindBatch(rng *rand.Rand, cfg Config, contexts, entries, targets int) *Batch {
 	b := randomBatch(rng, cfg, contexts, entries, targets)
-	if cfg.tabled() {
+	if cfg.HasUserTable() {
 		b.Contexts = nil
 		for range contexts {
 			b.Users = append(b.Users, rng.IntN(cfg.Users))
@@ -142,7 +142,7 @@ func TestKindsServeWhatTheyTrain(t *testing.T) {
 }
 
 func conditionsOf(m *Model, b *Batch) ([]*Condition, error) {
-	if m.net.tabled() {
+	if m.net.HasUserTable() {
 		return m.Users(b.Users)
 	}
 	return m.Encode(b.Contexts)
@@ -185,7 +185,7 @@ func TestKindRowsAreIndependent(t *testing.T) {
 		b := &Batch{}
 		rng := newRand(14)
 		for i := range count {
-			if cfg.tabled() {
+			if cfg.HasUserTable() {
 				b.Users = append(b.Users, i%cfg.Users)
 			} else {
 				b.Contexts = append(b.Contexts, randomContext(rng, cfg.Dim, i%(cfg.MaxTokens+1)))
@@ -239,7 +239,7 @@ func TestKindsRefuseEachOthersContexts(t *testing.T) {
 		if err := m.Denoise(x, x, []Row{c.row}); err == nil {
 			t.Errorf("%s: row %+v was denoised", c.kind, c.row)
 		}
-		if m.net.tabled() {
+		if m.net.HasUserTable() {
 			if _, err := m.Encode([]Context{nil}); err == nil {
 				t.Errorf("%s: encoded a window", c.kind)
 			}

@@ -14,20 +14,20 @@ import (
 // A target z and noise ε give x_t = α z + σ ε with α² = ᾱ_t, σ² = 1 - ᾱ_t; λ = ln(α/σ).
 type Loss struct {
 	// Objective is the network's output: "x0", z; "epsilon", ε; "v", α ε - σ z (Salimans & Ho 2022).
-	Objective string `json:"objective"`
+	Objective string `json:"objective" yaml:"objective"`
 	// Schedule gives ᾱ_t: "cosine" (Nichol & Dhariwal 2021), "linear" (β from 1e-4 to .02, Ho et al. 2020), "laplace" as
 	// the published prior used it (arXiv 2502.18477: a square root stands where ᾱ belongs).
-	Schedule string `json:"schedule"`
+	Schedule string `json:"schedule" yaml:"schedule"`
 	// TimeSampling draws the timestep of a target: "uniform" in 1..T, or "lognormal": λ ~ N(TimeMean, TimeStd²), then the
 	// timestep whose λ is nearest.
-	TimeSampling string  `json:"time_sampling"`
-	TimeMean     float64 `json:"time_mean,omitzero"`
-	TimeStd      float64 `json:"time_std,omitzero"`
+	TimeSampling string  `json:"time_sampling" yaml:"time_sampling"`
+	TimeMean     float64 `json:"time_mean,omitzero" yaml:"time_mean"`
+	TimeStd      float64 `json:"time_std,omitzero" yaml:"time_std"`
 	// Weighting weighs a target's squared error: "none", or "min_snr" (Hang et al. 2023, with a floor of 1): with the
 	// signal-to-noise ratio S = ᾱ/(1-ᾱ), x0 has weight min(S+1, Gamma), v min(S+1, Gamma)/(S+1), which is the same in
 	// terms of z, and epsilon min(S, Gamma)/S.
-	Weighting string  `json:"weighting"`
-	Gamma     float64 `json:"gamma,omitzero"`
+	Weighting string  `json:"weighting" yaml:"weighting"`
+	Gamma     float64 `json:"gamma,omitzero" yaml:"gamma"`
 }
 
 const (

@@ -114,11 +114,11 @@ func (a *architecture) denoiserGraph(flat []float32, count int) *graph.Graph {
 	if a.sizes.memory > 0 {
 		in.memory = g.Input("memory", count, a.sizes.slots, a.sizes.memory)
 	}
-	if !a.tabled() {
+	if !a.HasUserTable() {
 		in.mask = g.Input("mask", count, 1, a.slots())
 	}
 	in.user = g.Input("user", count, a.sizes.user)
-	if !a.tabled() {
+	if !a.HasUserTable() {
 		in.size = g.Input("size", count, 1)
 	}
 	g.Output("prediction", a.denoise(g, a.layout().constants(g, flat), in))
@@ -164,7 +164,7 @@ func (t *encodeTensors) close() {
 
 // clear writes the empty context, or nobody, to a place. It returns the number of entries, 0.
 func (t *encodeTensors) clear(m *Model, place int) int {
-	if m.net.tabled() {
+	if m.net.HasUserTable() {
 		t.choose(m.net.Config, place, NoUser)
 	} else {
 		t.set(m.net.Config, m.stats, place, nil)
@@ -177,7 +177,7 @@ func (t *encodeTensors) clear(m *Model, place int) int {
 func (m *Model) Encode(ctxs []Context) ([]*Condition, error) {
 	for i, ctx := range ctxs {
 		err := m.net.checkContext(ctx)
-		if err == nil && m.net.tabled() {
+		if err == nil && m.net.HasUserTable() {
 			err = fmt.Errorf("kind %s has a table of users and reads no windows", m.net.Kind)
 		}
 		if err != nil {
@@ -195,7 +195,7 @@ func (m *Model) Encode(ctxs []Context) ([]*Condition, error) {
 func (m *Model) Users(users []int) ([]*Condition, error) {
 	for i, user := range users {
 		err := m.net.checkUser(user)
-		if !m.net.tabled() {
+		if !m.net.HasUserTable() {
 			err = fmt.Errorf("kind %s has no table of users", m.net.Kind)
 		}
 		if err != nil {
@@ -268,7 +268,7 @@ func (a *architecture) newDenoiseTensors(rows int) *denoiseTensors {
 	if a.sizes.memory > 0 {
 		t.memory = ort.NewTensor(n, int64(a.sizes.slots), int64(a.sizes.memory))
 	}
-	if !a.tabled() {
+	if !a.HasUserTable() {
 		t.mask, t.size = ort.NewTensor(n, 1, int64(a.slots())), ort.NewTensor(n, 1)
 	}
 	return t
@@ -361,7 +361,7 @@ func (m *Model) setRow(t *denoiseTensors, i int, r Row) {
 		memory := t.memory.Data()[i*n : (i+1)*n]
 		clear(memory[copy(memory, c.memory):])
 	}
-	if m.net.tabled() {
+	if m.net.HasUserTable() {
 		return
 	}
 	t.size.Data()[i] = sizeFeature(c.entries)

@@ -83,7 +83,7 @@ type window struct {
 }
 
 func (c Config) windowInputs(g *graph.Graph, contexts int) window {
-	if c.tabled() {
+	if c.HasUserTable() {
 		return window{marks: g.Input("marks", contexts, c.Users+1)}
 	}
 	return window{

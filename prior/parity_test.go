@@ -31,7 +31,7 @@ func checkParity(t *testing.T, folder string) {
 			f := openFixture(t, filepath.Join(folder, kind+".safetensors"))
 			t.Run("step", f.checkStep)
 			t.Run("training", f.checkTraining)
-			if f.cfg.tabled() {
+			if f.cfg.HasUserTable() {
 				t.Run("every timestep", f.checkEvery)
 			}
 			if kind == kindReference {
@@ -89,7 +89,7 @@ func (f *fixture) part(t *testing.T, prefix string) *dict {
 func (f *fixture) flat(t *testing.T, prefix string) []float32 {
 	t.Helper()
 	part := f.part(t, prefix)
-	if f.cfg.tabled() {
+	if f.cfg.HasUserTable() {
 		out, err := part.flat(f.cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -132,7 +132,7 @@ func (f *fixture) batch(t *testing.T) *Batch {
 	t.Helper()
 	b := new(Batch)
 	dim := f.cfg.Dim
-	if f.cfg.tabled() {
+	if f.cfg.HasUserTable() {
 		for _, user := range f.tensor(t, "users") {
 			b.Users = append(b.Users, int(user))
 		}

@@ -149,7 +149,7 @@ func (c Config) Validate() error {
 		{"timesteps", c.Timesteps, maxTimesteps},
 	}
 	r := c.resolved()
-	if r.tabled() {
+	if r.HasUserTable() {
 		fields = append(fields, field{"users", c.Users, maxUsers})
 	} else if c.Users != 0 {
 		return fmt.Errorf("users: %d, but kind %s reads windows and has no table of users", c.Users, r.Kind)
@@ -199,8 +199,8 @@ func (c Config) resolved() Config {
 	return c
 }
 
-// tabled says whether users are rows of a learned table, and not windows.
-func (c Config) tabled() bool { return c.Kind == kindReference || c.Kind == kindSimulation }
+// HasUserTable says whether users are rows of a learned table, as in the published priors, and not windows.
+func (c Config) HasUserTable() bool { return c.Kind == kindReference || c.Kind == kindSimulation }
 
 // minAlphaBar keeps ln(α/σ) finite at t = T, where the cosine reaches zero; it is far below what float32 noise can tell from 0.
 const minAlphaBar = 1e-8

@@ -16,7 +16,7 @@ func TestRowShapesGiveTheSameBits(t *testing.T) {
 			t.Run(fmt.Sprint(kind, threads), func(t *testing.T) {
 				cfg := DefaultConfig(1024)
 				cfg.Kind, cfg.Blocks, cfg.MaxTokens = kind, 1, 5
-				if cfg.tabled() {
+				if cfg.HasUserTable() {
 					cfg.Users = 7
 				}
 				m, err := NewModel(noisyState(t, cfg, 1), ort.Options{Threads: threads})

@@ -21,7 +21,7 @@ func (a *architecture) batchLoss(g *graph.Graph, w weights) (prediction, loss *g
 	count, contexts := a.Contexts*a.Targets, a.Contexts
 	win := a.windowInputs(g, contexts)
 	in := rows{x: g.Input("x", count, a.Dim), features: g.Input("features", count, a.sizes.features())}
-	if !a.tabled() {
+	if !a.HasUserTable() {
 		in.mask, in.size = g.Input("mask", contexts, 1, a.slots()), g.Input("size", contexts, 1)
 	}
 	goal, weight := g.Input("goal", count, a.Dim), g.Input("weight", count, 1)
