@@ -162,14 +162,19 @@ func (s *Service) fetch(ctx context.Context, l *consumer.Partition) error {
 	err := l.Run(ctx)
 	var gap *consumer.GapError
 	if errors.As(err, &gap) {
-		s.log.Error("partition stopped", "topic", l.Topic, "partition", l.ID, "err", err)
-		s.mu.Lock()
-		s.stopped[fmt.Sprintf("%s[%d]", l.Topic, l.ID)] = err
-		s.mu.Unlock()
+		s.stop(l.Topic, l.ID, err)
 		<-ctx.Done()
 		return nil
 	}
 	return err
+}
+
+// stop notes why a partition does not go on.
+func (s *Service) stop(topic string, partition int32, err error) {
+	s.log.Error("partition stopped", "topic", topic, "partition", partition, "err", err)
+	s.mu.Lock()
+	s.stopped[fmt.Sprintf("%s[%d]", topic, partition)] = err
+	s.mu.Unlock()
 }
 
 // follow loads announced priors.

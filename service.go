@@ -204,7 +204,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	defer stopRelays()
 	relays, relayCtx := errgroup.WithContext(relayCtx)
 	for _, r := range s.relays {
-		relays.Go(func() error { return r.Run(relayCtx) })
+		relays.Go(func() error { return s.send(relayCtx, r) })
 	}
 	intake, intakeCtx := errgroup.WithContext(ctx)
 	if s.server != nil {
@@ -353,9 +353,9 @@ func (s *Service) announce(ctx context.Context, v schemas.PriorVersion) error {
 const priorKey = "prior"
 
 func (s *Service) relay(p int32) *consumer.Relay {
-	t := s.config.Kafka.Topics
+	c, t := s.config, s.config.Kafka.Topics
 	return &consumer.Relay{
-		Client: s.client, Outbox: s.table, Partition: p, Logger: s.log,
+		Client: s.client, Outbox: s.table, Partition: p, Logger: s.log, TransactionalID: c.TransactionalID(p),
 		Topics: map[string]string{table.RoleGenerated: t.Generated, table.RoleVectors: t.Vectors, table.RoleDeadletter: t.DeadLetter},
 		OnAck: func(out []table.Outgoing, at time.Time) {
 			s.generator.published(out, at)
@@ -365,6 +365,25 @@ func (s *Service) relay(p int32) *consumer.Relay {
 			}
 		},
 	}
+}
+
+// TransactionalID is under which a partition's outputs are sent: of the topic
+// that they enter and not of who sends them, so that a new owner of the
+// partition fences the old one.
+func (c Config) TransactionalID(partition int32) string {
+	return fmt.Sprintf("rebeca-%s-%d", c.Kafka.Topics.Generated, partition)
+}
+
+// send runs one relay. Another owner of its partition stops that partition by
+// name and nothing else.
+func (s *Service) send(ctx context.Context, r *consumer.Relay) error {
+	err := r.Run(ctx)
+	if errors.Is(err, consumer.ErrNotOwner) {
+		s.stop(s.config.Kafka.Topics.Generated, r.Partition, err)
+		<-ctx.Done()
+		return nil
+	}
+	return err
 }
 
 // drain waits until the outbox is sent, drainTimeout at most.

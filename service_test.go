@@ -173,16 +173,17 @@ func (s *stand) crowd(run string, n int) {
 	}
 }
 
-// read returns all records of a topic as another client library sees them.
+// read returns all committed records of a topic as another client library sees
+// them.
 func (s *stand) read(topic string) []*kgo.Record {
 	s.t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(s.config.Kafka.Brokers...), kgo.ConsumeTopics(topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.config.Kafka.Brokers...), kgo.ConsumeTopics(topic), kgo.KeepControlRecords(),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer cl.Close()
-	var want int64
+	left := map[int32]int64{} // ends of the partitions that are not read yet
 	for _, t := range s.config.WantedTopics() {
 		for p := range int32(t.Partitions) {
 			if t.Name != topic {
@@ -192,18 +193,27 @@ func (s *stand) read(topic string) []*kgo.Record {
 			if err != nil {
 				s.t.Fatal(err)
 			}
-			want += end
+			if end > 0 {
+				left[p] = end
+			}
 		}
 	}
 	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
 	defer cancel()
 	var out []*kgo.Record
-	for int64(len(out)) < want {
+	for len(left) > 0 {
 		f := cl.PollFetches(ctx)
 		if err := f.Err(); err != nil {
-			s.t.Fatalf("reading %s, %d of %d: %v", topic, len(out), want, err)
+			s.t.Fatalf("reading %s, %d records, then up to %v: %v", topic, len(out), left, err)
 		}
-		out = append(out, f.Records()...)
+		for _, r := range f.Records() {
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+			if !r.Attrs.IsControl() {
+				out = append(out, r)
+			}
+		}
 	}
 	return out
 }

@@ -31,16 +31,25 @@ type Outbox interface {
 }
 
 // Relay sends the outbox of one partition, each message to the same partition of its role's topic: keys and partitioner
-// are the same on all of them. Within a topic messages leave in the order of the outbox. Set the fields, then Run once.
+// are the same on all of them. It sends in transactions, so a reader at read_committed sees each message once. Within a topic messages
+// leave in the order of the outbox. Set the fields, then Run once.
 type Relay struct {
 	Client    *Client
 	Outbox    Outbox
 	Partition int32
-	Topics    map[string]string                 // by role
-	OnAck     func([]table.Outgoing, time.Time) // called after the broker's acknowledgement, before the trim; may be nil
-	Logger    *slog.Logger                      // nil discards
+	// TransactionalID is the same for whoever owns the partition and no other partition's: by it a new owner fences the old one.
+	TransactionalID string
+	Topics          map[string]string // by role
+	// Own is asked before the relay fences whoever sent before it, at the start and after every request whose outcome is in doubt. An
+	// error that is [ErrNotOwner] ends Run, any other is waited out. nil means that the partition is always its own.
+	Own func(context.Context) error
+	// OnAck is called after the commit of a transaction and before the trim, once for each topic in it; may be nil. A reader at
+	// read_committed sees the messages a few milliseconds after it.
+	OnAck  func([]table.Outgoing, time.Time)
+	Logger *slog.Logger // nil discards
 
-	settled bool          // what the topics hold is known; Run's own
+	txn     *txn          // Run's own
+	settled bool          // the partition is ours and what its topics hold is known; Run's own
 	wait    time.Duration // before the next attempt; Run's own
 
 	inHand   atomic.Int64
@@ -54,21 +63,25 @@ type Relay struct {
 
 // RelayStats counts what became of messages since Run began.
 type RelayStats struct {
-	Depth    int    // messages read from the outbox and not yet acknowledged
-	Retries  uint64 // batches sent again
+	Depth    int    // messages read from the outbox and not yet committed
+	Retries  uint64 // transactions whose outcome was in doubt, or that the broker refused, and whose messages were looked at again
 	TooLarge uint64 // messages that their topic refused for their size
 	Dropped  uint64 // of those, the ones that the dead letters refused too
 }
 
-// Run sends until ctx ends, which returns nil, or the outbox fails, which returns its error. Before it sends anything, and
-// after every request whose outcome is in doubt, it reads what the topics of generated records and dead letters hold
-// behind the last acknowledged one, and does not send that again. A broker that is away is waited for. A message that is
-// too large for its topic goes to the dead letters with its reason, and is dropped and logged if it is too large for
-// those as well: it never holds up others.
+// Run sends until ctx ends, which returns nil, or the outbox fails, which returns its error, or another owner has the partition, which
+// returns an error that is [ErrNotOwner]. Before it sends anything, and after every transaction whose outcome is in doubt, it fences
+// all that was sent under its transactional id, reads what the topics of generated records and dead letters hold behind the last
+// acknowledged one, and does not send that again. A broker that is away is waited for. A message that is too large for its topic goes
+// to the dead letters with its reason, and is dropped and logged if it is too large for those as well: it never holds up others.
 func (r *Relay) Run(ctx context.Context) error {
+	if r.TransactionalID == "" {
+		panic("consumer: a relay without a transactional id")
+	}
 	if r.Logger == nil {
 		r.Logger = slog.New(slog.DiscardHandler)
 	}
+	r.txn = &txn{client: r.Client, id: r.TransactionalID, partition: r.Partition}
 	notify := r.Outbox.Notify(r.Partition)
 	idle := time.NewTicker(relayIdle)
 	defer idle.Stop()
@@ -92,7 +105,7 @@ func (r *Relay) Stats() RelayStats {
 	}
 }
 
-// Connected reports whether the last batch was taken, and the error if not.
+// Connected reports whether the last transaction was committed, and the error if not.
 func (r *Relay) Connected() (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,38 +118,65 @@ var errAgain = errors.New("to be sent again")
 // drain sends until the outbox is empty. It reads from the front each time: what was sent is trimmed.
 func (r *Relay) drain(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if !r.settled {
-			switch err := r.settle(ctx); {
-			case errors.Is(err, errAgain):
-				continue
-			case err != nil:
-				return err
-			}
-		}
-		out, err := r.Outbox.Outbox(r.Partition, 0, relayBatch)
-		if err != nil {
-			return fmt.Errorf("reading the outbox of partition %d: %w", r.Partition, err)
-		}
-		if len(out) == 0 {
-			// The topics were read to their end and nothing is unsent: what failed before is over.
-			r.heard("", nil)
-			return nil
-		}
-		r.inHand.Store(int64(len(out)))
-		if err := r.sendAll(ctx, out); err != nil && !errors.Is(err, errAgain) {
+		empty, err := r.step(ctx)
+		switch {
+		case errors.Is(err, errAgain):
+		case err != nil || empty:
 			return err
 		}
 	}
 	return ctx.Err()
 }
 
-func (r *Relay) sendAll(ctx context.Context, out []table.Outgoing) error {
-	for _, group := range byRole(out) {
-		if err := r.sendGroup(ctx, group); err != nil {
-			return err
+// step makes sure of the partition, then sends the front of the outbox in one transaction.
+func (r *Relay) step(ctx context.Context) (empty bool, err error) {
+	if !r.settled || r.txn.spent() {
+		if err := r.takeOver(ctx); err != nil {
+			return false, err
 		}
 	}
-	return nil
+	out, err := r.Outbox.Outbox(r.Partition, 0, relayBatch)
+	if err != nil {
+		return false, fmt.Errorf("reading the outbox of partition %d: %w", r.Partition, err)
+	}
+	if len(out) == 0 {
+		// The topics were read to their end and nothing is unsent: what failed before is over.
+		r.heard(nil)
+		return true, nil
+	}
+	r.inHand.Store(int64(len(out)))
+	return false, r.transact(ctx, out)
+}
+
+// takeOver makes sure that nobody but this relay sends, now and later, and that what was sent is known.
+func (r *Relay) takeOver(ctx context.Context) error {
+	r.settled = false
+	if r.Own != nil {
+		if err := r.Own(ctx); err != nil {
+			return r.waitOut(ctx, fmt.Errorf("asking who owns partition %d: %w", r.Partition, err))
+		}
+	}
+	if err := r.txn.open(ctx); err != nil {
+		return r.waitOut(ctx, err)
+	}
+	return r.settle(ctx)
+}
+
+// waitOut waits before the next attempt and returns errAgain, unless nothing may follow. Errors that no repetition mends, such as a
+// missing right, are waited out too: an operator mends them, and nothing may be lost meanwhile.
+func (r *Relay) waitOut(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, ErrNotOwner) {
+		return err
+	}
+	r.heard(r.Client.explain(err))
+	r.wait = min(max(2*r.wait, backoffMin), backoffMax)
+	if err := sleep(ctx, r.wait); err != nil {
+		return err
+	}
+	return errAgain
 }
 
 // byRole parts messages by role and keeps their order.
@@ -152,89 +192,6 @@ func byRole(out []table.Outgoing) [][]table.Outgoing {
 		groups[i] = append(groups[i], m)
 	}
 	return groups
-}
-
-// sendGroup sends messages of one role in batches.
-func (r *Relay) sendGroup(ctx context.Context, group []table.Outgoing) error {
-	topic, ok := r.Topics[group[0].Role]
-	if !ok {
-		return fmt.Errorf("the outbox of partition %d holds a message of role %q, which has no topic", r.Partition, group[0].Role)
-	}
-	msgs := make([]Message, len(group))
-	for i, m := range group {
-		msgs[i] = Message{Key: m.Key, Value: m.Value, Headers: m.Headers}
-	}
-	for len(msgs) > 0 {
-		n := firstBatch(msgs)
-		if err := r.send(ctx, topic, msgs[:n], group[:n]); err != nil {
-			return err
-		}
-		msgs, group = msgs[n:], group[n:]
-	}
-	return nil
-}
-
-// send sends one batch. Unless the broker takes it or says that it never will, it returns errAgain: what became of the
-// batch is in doubt.
-func (r *Relay) send(ctx context.Context, topic string, msgs []Message, out []table.Outgoing) error {
-	base, err := r.Client.produceOnce(ctx, topic, r.Partition, msgs)
-	if err == nil {
-		r.heard(topic, nil)
-		r.wait = 0
-		return r.acknowledged(out, table.Position{Topic: topic, Partition: r.Partition, Next: base + int64(len(msgs))})
-	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case tooLarge(err) && len(msgs) > 1:
-		// One of them is; halving finds it and keeps the order.
-		half := len(msgs) / 2
-		if err := r.send(ctx, topic, msgs[:half], out[:half]); err != nil {
-			return err
-		}
-		return r.send(ctx, topic, msgs[half:], out[half:])
-	case tooLarge(err):
-		return r.giveUp(ctx, topic, msgs[0], out)
-	}
-	// Errors that no repetition mends, such as a missing right, are waited out too: an operator mends them, and
-	// nothing may be lost meanwhile.
-	r.heard(topic, r.Client.explain(err))
-	r.retries.Add(1)
-	r.settled = false
-	r.wait = min(max(2*r.wait, backoffMin), backoffMax)
-	if err := sleep(ctx, r.wait); err != nil {
-		return err
-	}
-	return errAgain
-}
-
-func (r *Relay) acknowledged(out []table.Outgoing, behind table.Position) error {
-	if r.OnAck != nil {
-		r.OnAck(out, time.Now())
-	}
-	return r.trim(out, behind)
-}
-
-func (r *Relay) trim(out []table.Outgoing, behind table.Position) error {
-	if err := r.Outbox.Trim(r.Partition, out, behind); err != nil {
-		return fmt.Errorf("trimming the outbox of partition %d: %w", r.Partition, err)
-	}
-	r.inHand.Add(-int64(len(out)))
-	return nil
-}
-
-// giveUp sends a message that its topic refused to the dead letters, or drops it if those refused it.
-func (r *Relay) giveUp(ctx context.Context, topic string, m Message, out []table.Outgoing) error {
-	r.tooLarge.Add(1)
-	log := r.Logger.With("topic", topic, "partition", r.Partition, "id", header(m, "ce_id"), "bytes", m.size())
-	dead, ok := r.Topics[table.RoleDeadletter]
-	if !ok || out[0].Role == table.RoleDeadletter || topic == dead {
-		r.dropped.Add(1)
-		log.Error("message is too large for its topic and is dropped; raise the topic's max.message.bytes")
-		return r.trim(out, table.Position{})
-	}
-	log.Warn("message is too large for its topic and goes to the dead letters; raise the topic's max.message.bytes")
-	return r.send(ctx, dead, []Message{buried(m, topic)}, out)
 }
 
 // buried is a message as a dead letter.
@@ -256,8 +213,8 @@ func header(m Message, key string) string {
 	return ""
 }
 
-// heard notes how the last batch went and logs only what changed.
-func (r *Relay) heard(topic string, err error) {
+// heard notes how the last transaction went and logs only what changed.
+func (r *Relay) heard(err error) {
 	r.mu.Lock()
 	changed := (err == nil) != (r.lost == nil)
 	r.lost = err
@@ -265,8 +222,8 @@ func (r *Relay) heard(topic string, err error) {
 	switch {
 	case !changed:
 	case err != nil:
-		r.Logger.Warn("messages cannot be sent; trying again", "topic", topic, "partition", r.Partition, "err", err)
+		r.Logger.Warn("messages cannot be sent; trying again", "partition", r.Partition, "err", err)
 	default:
-		r.Logger.Info("messages are sent again", "topic", topic, "partition", r.Partition)
+		r.Logger.Info("messages are sent again", "partition", r.Partition)
 	}
 }

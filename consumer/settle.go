@@ -69,7 +69,7 @@ func (r *Relay) bounds(ctx context.Context, topic string) (first, end int64, err
 			return first, end, nil
 		}
 		if ctx.Err() == nil {
-			r.heard(topic, err)
+			r.heard(err)
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return 0, 0, err

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"rebeca/internal/broker"
 	"rebeca/schemas"
 	"rebeca/table"
@@ -73,14 +75,33 @@ func drained(state *table.Table) func() bool {
 	return func() bool { intents, messages := state.Depths(); return intents == 0 && messages == 0 }
 }
 
-// ids reads a topic to its end and returns the ids, or the places of the dead letters, in order.
-func ids(t *testing.T, b *broker.Broker, c *Client, topic string, partition int32) (out []string) {
+// committed reads a partition at read_committed, by another library, to its present end.
+func committed(t *testing.T, b *broker.Broker, c *Client, topic string, partition int32) (out []*kgo.Record) {
 	t.Helper()
 	_, end, err := c.Offsets(within(t), topic, partition)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range readAll(t, b, topic, partition, int(end)) {
+	o := oracle(t, b, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}))
+	for next := int64(0); next < end; {
+		f := o.PollFetches(within(t))
+		if err := f.Err(); err != nil {
+			t.Fatalf("reading %s[%d] at %d of %d: %v", topic, partition, next, end, err)
+		}
+		for _, r := range f.Records() {
+			if next = r.Offset + 1; !r.Attrs.IsControl() {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// ids reads a topic to its end and returns the ids, or the places of the dead letters, in order.
+func ids(t *testing.T, b *broker.Broker, c *Client, topic string, partition int32) (out []string) {
+	t.Helper()
+	for _, m := range committed(t, b, c, topic, partition) {
 		name := ""
 		for _, h := range m.Headers {
 			if h.Key == "ce_id" || h.Key == table.HeaderOffset {
@@ -133,7 +154,7 @@ func TestCrashBetweenAcknowledgementAndTrim(t *testing.T) {
 		d := &dying{Table: state}
 		d.left.Store(int64(life % 3)) // the images, the dead letter, or nothing of this life is in doubt
 		told := map[string]int{}
-		r := &Relay{Client: c, Outbox: d, Partition: partition, Topics: topics, OnAck: func(out []table.Outgoing, _ time.Time) {
+		r := &Relay{Client: c, TransactionalID: "test-0", Outbox: d, Partition: partition, Topics: topics, OnAck: func(out []table.Outgoing, _ time.Time) {
 			for _, m := range out {
 				told[string(m.Value)]++
 			}
@@ -175,7 +196,7 @@ func TestRestoredSnapshotSendsNothingAgain(t *testing.T) {
 	c, topics := newClient(t, b), relayTopics(t, b)
 	state := openTable(t, t.TempDir())
 	live := func(state *table.Table) {
-		stop := runRelay(t, &Relay{Client: c, Outbox: state, Topics: topics, Partition: partition})
+		stop := runRelay(t, &Relay{Client: c, TransactionalID: "test-0", Outbox: state, Topics: topics, Partition: partition})
 		eventually(t, "an empty outbox", drained(state))
 		if err := stop(); err != nil {
 			t.Fatal(err)
@@ -209,7 +230,7 @@ func TestRestoredSnapshotSendsNothingAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	restored := openTable(t, dir)
-	stop := runRelay(t, &Relay{Client: c, Outbox: restored, Topics: topics, Partition: partition})
+	stop := runRelay(t, &Relay{Client: c, TransactionalID: "test-0", Outbox: restored, Topics: topics, Partition: partition})
 	ask(t, restored, partition, 4, n, "2")
 	ask(t, restored, partition, 6, n, "2")
 	eventually(t, "an empty outbox", drained(restored))
@@ -258,7 +279,7 @@ func TestSettleFindsItsPlace(t *testing.T) {
 			if tc.stored >= 0 {
 				o.known["generated"] = tc.stored
 			}
-			r := &Relay{Client: c, Outbox: o, Topics: topics, Logger: slog.New(slog.DiscardHandler)}
+			r := &Relay{Client: c, TransactionalID: "test-0", Outbox: o, Topics: topics, Logger: slog.New(slog.DiscardHandler)}
 			if err := r.settle(within(t)); err != nil {
 				t.Fatal(err)
 			}
@@ -276,7 +297,7 @@ func TestSettleFindsItsPlace(t *testing.T) {
 func TestSettleEndsWithItsContext(t *testing.T) {
 	b := startBroker(t, broker.Options{})
 	c, o := newClient(t, b), newOutbox()
-	r := &Relay{Client: c, Outbox: o, Topics: map[string]string{table.RoleGenerated: "nowhere"}}
+	r := &Relay{Client: c, TransactionalID: "test-0", Outbox: o, Topics: map[string]string{table.RoleGenerated: "nowhere"}}
 	o.put(generated(0))
 	stop := runRelay(t, r)
 	eventually(t, "the loss to be seen", func() bool { ok, _ := r.Connected(); return !ok })
