@@ -4,12 +4,12 @@ PYTHON  ?= python3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 
-# How long the page of bench-demo is watched, in Go's notation.
+# How long the page of bench-demo is watched, and how long make chaos kills, in Go's notation.
 DURATION ?= 60s
 # How long each decoder is fuzzed.
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test test-kafka test-browser test-compose test-parity fuzz check fmt vet bench-demo bench-prior onnxruntime clean
+.PHONY: help build demo test test-kafka test-browser test-compose test-parity chaos fuzz check fmt vet bench-demo bench-prior onnxruntime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,13 @@ test-parity: onnxruntime ## hold the priors in full size against PyTorch (instal
 	@python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$$python" -B tools/parity/fixtures.py full "$$folder" && \
 	PARITY="$$folder" $(GO) test -tags parity -count=1 -timeout 10m -run ParityFull -v ./prior
+
+# make chaos ends after KILLS, or where that is empty after DURATION. SEED repeats a run as far as the machine lets it.
+KILLS ?=
+SEED  ?=
+CHAOS ?= bench/results/chaos.json
+chaos: build ## kill service and broker at random, hold all that is there against the log, and add the sums to CHAOS
+	$(GO) run ./test/chaos $(if $(KILLS),-kills $(KILLS),-duration $(DURATION)) $(if $(SEED),-seed $(SEED)) -out $(CHAOS)
 
 test-compose: ## hold docker-compose.yml against the Compose Specification, without Docker
 	cd tools/compose && $(GO) run . ../../docker-compose.yml

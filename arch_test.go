@@ -36,6 +36,7 @@ var tiers = map[string]int{
 	"bench/demo":   4,
 	"bench/prior":  4,
 	"test/browser": 4,
+	"test/chaos":   4,
 	"test/kafka":   4,
 
 	"tools/shapes-render": 4,

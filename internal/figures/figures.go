@@ -4,8 +4,10 @@ package figures
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -35,4 +37,29 @@ func Publish(w io.Writer, path string, got Figures) error {
 	}
 	_, err = fmt.Fprintf(w, "written to %s\n", path)
 	return err
+}
+
+// Add is [Publish] for figures that are sums over many runs: got is added to what path holds, name by name. The file is replaced at
+// once, so one that is read meanwhile is whole.
+func Add(w io.Writer, path string, got Figures) error {
+	sum := Figures{}
+	switch text, err := os.ReadFile(path); {
+	case err == nil:
+		if err := json.Unmarshal(text, &sum); err != nil {
+			return fmt.Errorf("reading the figures of %s: %w", path, err)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("reading the figures: %w", err)
+	}
+	for name, v := range got {
+		sum[name] += v
+	}
+	partial := path + ".tmp"
+	if err := Publish(w, partial, sum); err != nil {
+		return err
+	}
+	if err := os.Rename(partial, path); err != nil {
+		return fmt.Errorf("writing the figures: %w", err)
+	}
+	return nil
 }
