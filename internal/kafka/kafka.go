@@ -107,6 +107,9 @@ func (b *Broker) Terminate(limit time.Duration) error { return b.process.Termina
 // Tail returns the last lines of what the broker printed.
 func (b *Broker) Tail(lines int) string { return b.process.Tail(lines) }
 
+// Done is closed when the broker's process has ended; Restart makes another.
+func (b *Broker) Done() <-chan struct{} { return b.process.Done() }
+
 // PID returns the id of the broker's process.
 func (b *Broker) PID() int { return b.process.PID() }
 

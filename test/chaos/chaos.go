@@ -24,6 +24,7 @@ type plan struct {
 	rate     int           // records a second
 	dir      string
 	binary   string
+	apache   bool // the broker is Apache Kafka
 	settings settings
 	say      io.Writer
 }
@@ -72,10 +73,7 @@ func (c *chaos) open(ctx context.Context) (err error) {
 	if c.events, err = os.Create(filepath.Join(c.dir, "chaos.log")); err != nil {
 		return err
 	}
-	if c.tree, err = newTree(c.dir, c.binary, c.settings); err != nil {
-		return err
-	}
-	if err := c.tree.startBroker(ctx); err != nil {
+	if c.tree, err = newTree(ctx, c.dir, c.binary, c.apache, c.settings); err != nil {
 		return err
 	}
 	if _, err := c.tree.verb(ctx, "topics", "create", "-c", c.tree.config()); err != nil {
@@ -145,7 +143,7 @@ func (c *chaos) up(ctx context.Context) error {
 }
 
 func (c *chaos) startService() error {
-	if c.tree.service != nil && !running(c.tree.service) && !c.tree.ended {
+	if c.tree.service != nil && !c.tree.serviceUp() && !c.tree.ended {
 		c.ended()
 	}
 	return c.tree.startService()
@@ -161,7 +159,7 @@ func (c *chaos) chance(percent int) bool { return c.rng.IntN(100) < percent }
 
 // strike starts what does not run, waits for a moment of no meaning, and kills.
 func (c *chaos) strike(ctx context.Context) error {
-	if !running(c.tree.broker) && c.chance(30) { // the service first: it finds nobody
+	if !c.tree.brokerUp() && c.chance(30) { // the service first: it finds nobody
 		if err := c.startService(); err != nil {
 			return err
 		}
@@ -192,7 +190,7 @@ func (c *chaos) strike(ctx context.Context) error {
 	default:
 		return c.stopService()
 	}
-	if !running(c.tree.service) && c.tree.taken() > 0 && c.chance(8) {
+	if !c.tree.serviceUp() && c.tree.taken() > 0 && c.chance(8) {
 		return c.move(ctx)
 	}
 	return nil
@@ -242,7 +240,7 @@ func (c *chaos) ended() {
 }
 
 func (c *chaos) killService() {
-	if running(c.tree.service) {
+	if c.tree.serviceUp() {
 		c.log("kill service %d, ready %t", c.tree.service.PID(), c.tree.ready)
 		c.tree.service.Kill()
 		c.tree.ended = true
@@ -251,7 +249,7 @@ func (c *chaos) killService() {
 }
 
 func (c *chaos) killBroker() {
-	if running(c.tree.broker) {
+	if c.tree.brokerUp() {
 		c.log("kill broker %d", c.tree.broker.PID())
 		c.tree.undisturbed = false
 		c.tree.broker.Kill()
@@ -261,7 +259,7 @@ func (c *chaos) killBroker() {
 
 // stopService ends the service as an operator does.
 func (c *chaos) stopService() error {
-	if !running(c.tree.service) {
+	if !c.tree.serviceUp() {
 		return nil
 	}
 	c.log("terminate service %d, ready %t", c.tree.service.PID(), c.tree.ready)
@@ -274,7 +272,7 @@ func (c *chaos) stopService() error {
 }
 
 func (c *chaos) pause() {
-	p, name := c.tree.service, "service"
+	p, name := server(c.tree.service), "service"
 	if c.chance(50) {
 		p, name = c.tree.broker, "broker"
 		c.tree.undisturbed = false

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"rebeca/internal/kafka"
 	"rebeca/internal/process"
 )
 
@@ -49,13 +50,22 @@ const (
 // keepSnapshots is how many snapshots may be gone back to.
 const keepSnapshots = 5
 
+// server is a process that can be killed: the embedded broker, Apache Kafka, the service.
+type server interface {
+	Done() <-chan struct{}
+	Kill()
+	PID() int
+	Tail(lines int) string
+}
+
 // tree is a broker and a service over it, both in processes of their own that can be killed at any moment.
 type tree struct {
 	dir, binary    string
 	settings       settings
 	address        string // of the broker
 	listen         string // of the service
-	broker         *process.Process
+	apache         bool   // the broker is Apache Kafka
+	broker         server // nil before its first start
 	service        *process.Process
 	ready          bool // the service now running has been ready
 	ended          bool // how the last service ended is known: we killed it, or it has been judged
@@ -67,13 +77,17 @@ type tree struct {
 	snapshotFailed error    // guarded by mu; by a service that was left alone
 }
 
-func newTree(dir, binary string, s settings) (*tree, error) {
-	t := &tree{dir: dir, binary: binary, settings: s, client: http.Client{Timeout: 20 * time.Second}}
-	var err error
+// newTree starts a broker, Apache Kafka or the embedded one, and configures a service over it.
+func newTree(ctx context.Context, dir, binary string, apache bool, s settings) (t *tree, err error) {
+	t = &tree{dir: dir, binary: binary, apache: apache, settings: s, client: http.Client{Timeout: 20 * time.Second}}
 	if t.address, err = process.FreeAddress(); err != nil {
 		return nil, err
 	}
 	if t.listen, err = process.FreeAddress(); err != nil {
+		return nil, err
+	}
+	if err := t.startBroker(ctx); err != nil {
+		t.stop()
 		return nil, err
 	}
 	return t, t.configure(0)
@@ -115,10 +129,7 @@ func (t *tree) verb(ctx context.Context, args ...string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func running(p *process.Process) bool {
-	if p == nil {
-		return false
-	}
+func running(p server) bool {
 	select {
 	case <-p.Done():
 		return false
@@ -127,19 +138,29 @@ func running(p *process.Process) bool {
 	}
 }
 
-// startBroker starts the broker on its data, if it does not run, and waits until it listens.
-func (t *tree) startBroker(ctx context.Context) (err error) {
-	if running(t.broker) {
+// brokerUp and serviceUp say whether the processes run.
+func (t *tree) brokerUp() bool  { return t.broker != nil && running(t.broker) }
+func (t *tree) serviceUp() bool { return t.service != nil && running(t.service) }
+
+// startBroker starts the broker on its data, if it does not run, and waits until it serves.
+func (t *tree) startBroker(ctx context.Context) error {
+	if t.brokerUp() {
 		return nil
 	}
-	if t.broker, err = process.Start(t.log("broker"), t.binary, "broker", "--listen", t.address, "--data", filepath.Join(t.dir, "broker")); err != nil {
+	dir := filepath.Join(t.dir, "broker")
+	if t.apache {
+		return t.startApache(dir)
+	}
+	p, err := process.Start(t.log("broker"), t.binary, "broker", "--listen", t.address, "--data", dir)
+	if err != nil {
 		return err
 	}
+	t.broker = p
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	return process.Until(ctx, "the broker listens", func() (bool, error) {
-		if !running(t.broker) {
-			return false, fmt.Errorf("it ended; it said:\n%s", t.broker.Tail(20))
+		if !running(p) {
+			return false, fmt.Errorf("it ended; it said:\n%s", p.Tail(20))
 		}
 		c, err := net.DialTimeout("tcp", t.address, time.Second)
 		if err != nil {
@@ -149,12 +170,24 @@ func (t *tree) startBroker(ctx context.Context) (err error) {
 	})
 }
 
+func (t *tree) startApache(dir string) error {
+	if b, ok := t.broker.(*kafka.Broker); ok {
+		return b.Restart()
+	}
+	b, err := kafka.Start(dir)
+	if err != nil {
+		return err
+	}
+	t.broker, t.address = b, b.Address
+	return nil
+}
+
 // startService starts the service, if it does not run. It is not waited for.
 func (t *tree) startService() (err error) {
-	if running(t.service) {
+	if t.serviceUp() {
 		return nil
 	}
-	t.ready, t.ended, t.undisturbed = false, false, running(t.broker)
+	t.ready, t.ended, t.undisturbed = false, false, t.brokerUp()
 	t.service, err = process.Start(t.log("service"), t.binary, "serve", "-c", t.config())
 	return err
 }
@@ -167,7 +200,7 @@ func (t *tree) awaitReady(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := process.Until(ctx, "the service is ready", func() (bool, error) {
-		if !running(t.service) {
+		if !t.serviceUp() {
 			return false, fmt.Errorf("%w; it said:\n%s", errEnded, t.service.Tail(2))
 		}
 		_, err := t.get(ctx, "/readyz")
@@ -202,7 +235,7 @@ func (t *tree) do(request *http.Request) ([]byte, error) {
 }
 
 // pause stops a process and lets it go on later, as a machine that swaps would.
-func pause(p *process.Process, d time.Duration) {
+func pause(p server, d time.Duration) {
 	_ = syscall.Kill(-p.PID(), syscall.SIGSTOP)
 	time.Sleep(d)
 	_ = syscall.Kill(-p.PID(), syscall.SIGCONT)
@@ -218,7 +251,7 @@ func (t *tree) rest(ctx context.Context, limit time.Duration) error {
 	var since time.Time
 	var last []byte
 	err := process.Until(ctx, "nothing is left to fold and to publish", func() (bool, error) {
-		if !running(t.service) {
+		if !t.serviceUp() {
 			return false, fmt.Errorf("%w; it said:\n%s", errEnded, t.service.Tail(2))
 		}
 		body, err := t.get(ctx, "/v1/status")
@@ -254,7 +287,7 @@ func (t *tree) inspect(ctx context.Context) (s state, err error) {
 		{"users", into(&s.users)}, {"offsets", into(&s.offsets)}, {"outbox", into(&s.outbox)},
 	} {
 		var body []byte
-		if running(t.service) {
+		if t.serviceUp() {
 			body, err = t.get(ctx, "/v1/inspect/"+part.name)
 		} else {
 			body, err = t.verb(ctx, "inspect", part.name, "--json", "-c", t.config())
@@ -334,10 +367,16 @@ func (t *tree) move(ctx context.Context, i int) error {
 
 // stop kills what still runs.
 func (t *tree) stop() {
-	for _, p := range []*process.Process{t.service, t.broker} {
-		if p != nil {
-			_ = syscall.Kill(-p.PID(), syscall.SIGCONT)
-			p.Kill()
-		}
+	if t.service != nil {
+		end(t.service)
 	}
+	if t.broker != nil {
+		end(t.broker)
+	}
+}
+
+// end kills a process that may be stopped.
+func end(p server) {
+	_ = syscall.Kill(-p.PID(), syscall.SIGCONT)
+	p.Kill()
 }
