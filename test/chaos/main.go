@@ -12,8 +12,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -46,6 +49,17 @@ func main() {
 	}
 }
 
+// summary lists the figures that are not zero.
+func summary(got figures.Figures) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if got[name] != 0 {
+			fmt.Fprintf(&b, "%s %.0f  ", name, got[name])
+		}
+	}
+	return b.String()
+}
+
 // report runs the plan, prints what was found and adds up the figures. ok says that nothing differed.
 func report(ctx context.Context, p plan, out string) (ok bool, err error) {
 	if p.kills == 0 && p.duration == 0 {
@@ -67,6 +81,7 @@ func report(ctx context.Context, p plan, out string) (ok bool, err error) {
 	for _, f := range faults[:min(shown, len(faults))] {
 		fmt.Fprintln(p.say, f)
 	}
+	fmt.Fprintln(p.say, summary(got))
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("%w (seed %d, folder %s)", err, p.seed, p.dir)

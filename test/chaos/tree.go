@@ -60,26 +60,25 @@ type server interface {
 
 // tree is a broker and a service over it, both in processes of their own that can be killed at any moment.
 type tree struct {
-	dir, binary    string
-	settings       settings
-	address        string // of the broker
-	listen         string // of the service
-	apache         bool   // the broker is Apache Kafka
-	broker         server // nil before its first start
-	service        *process.Process
-	ready          bool // the service now running has been ready
-	ended          bool // how the last service ended is known: we killed it, or it has been judged
-	undisturbed    bool // the broker has not been touched since the service's start
-	states         int  // the state directory in use is the states-th
-	client         http.Client
-	mu             sync.Mutex
-	snapshots      []string // guarded by mu; paths, the oldest first
-	snapshotFailed error    // guarded by mu; by a service that was left alone
+	dir, binary string
+	settings    settings
+	address     string // of the broker
+	listen      string // of the service
+	apache      bool   // the broker is Apache Kafka
+	broker      server // nil before its first start
+	service     *process.Process
+	ready       bool // the service now running has been ready
+	ended       bool // how the last service ended is known: we killed it, or it has been judged
+	undisturbed bool // the broker has not been touched since the service's start
+	states      int  // the state directory in use is the states-th
+	client      http.Client
+	mu          sync.Mutex
+	snapshots   []string // guarded by mu; paths, the oldest first
 }
 
 // newTree starts a broker, Apache Kafka or the embedded one, and configures a service over it.
 func newTree(ctx context.Context, dir, binary string, apache bool, s settings) (t *tree, err error) {
-	t = &tree{dir: dir, binary: binary, apache: apache, settings: s, client: http.Client{Timeout: 20 * time.Second}}
+	t = &tree{dir: dir, binary: binary, apache: apache, settings: s, client: http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}}
 	if t.address, err = process.FreeAddress(); err != nil {
 		return nil, err
 	}
@@ -367,6 +366,7 @@ func (t *tree) move(ctx context.Context, i int) error {
 
 // stop kills what still runs.
 func (t *tree) stop() {
+	defer t.client.CloseIdleConnections()
 	if t.service != nil {
 		end(t.service)
 	}
