@@ -62,9 +62,12 @@ bench-demo: build ## run the demonstration for DURATION and write its figures to
 
 # bench-prior and test-parity use this Python if it is set, else one with torch in the per-user cache, installed at the first run.
 TORCH_PYTHON ?=
-bench-prior: onnxruntime ## measure the learning engine against PyTorch and write bench/results/prior.json
+# Blocks of runs of each side of bench-prior, and the file for its figures.
+ROUNDS ?= 12
+PRIOR_FIGURES ?= bench/results/prior.json
+bench-prior: onnxruntime ## measure the learning engine against PyTorch and write PRIOR_FIGURES
 	python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
-	$(GO) run ./bench/prior -python "$$python" -out bench/results/prior.json
+	$(GO) run ./bench/prior -python "$$python" -rounds $(ROUNDS) -out "$(PRIOR_FIGURES)"
 
 onnxruntime: ## fetch the shared library of ONNX Runtime into the per-user cache, once
 	@$(PYTHON) tools/onnxruntime.py

@@ -12,7 +12,7 @@ import (
 	"rebeca/table"
 )
 
-// Sampled is one image made by [SampleUser].
+// Sampled is one image made by [SampleUser] or [SamplePrior].
 type Sampled struct {
 	Seed         uint64      `json:"seed"`
 	PriorVersion string      `json:"prior_version"`
@@ -37,6 +37,13 @@ func SampleUser(c Config, t *table.Table, user string, n int, seed uint64, log *
 		return nil, err
 	}
 	defer lp.model.Close()
+	d, err := c.OpenDecoder()
+	if err != nil {
+		return nil, err
+	}
+	if d != nil {
+		defer d.Close()
+	}
 	row, _, err := t.User(user)
 	if err != nil {
 		return nil, fmt.Errorf("reading user %q: %w", user, err)
@@ -46,27 +53,44 @@ func SampleUser(c Config, t *table.Table, user string, n int, seed uint64, log *
 	if err != nil {
 		return nil, fmt.Errorf("encoding the window of %q: %w", user, err)
 	}
-	out, jobs := make([]Sampled, n), make([]sampler.Job, n)
-	for i := range out {
-		s := schemas.Seed(fmt.Sprintf("%d/%d", seed, i))
-		out[i] = Sampled{Seed: s, PriorVersion: cp.Version.Version, Events: row.Events}
-		jobs[i] = sampler.Job{Cond: conds[0], Label: prior.StrongPositive, Seed: s, Guidance: c.Sampler.Guidance}
-	}
+	jobs := sampleJobs(sampler.Job{Cond: conds[0], Label: prior.StrongPositive, Guidance: c.Sampler.Guidance}, n, seed)
 	embeddings, err := sampler.Sample(lp.model, c.samplerOptions(), jobs)
 	if err != nil {
 		return nil, fmt.Errorf("sampling for %q: %w", user, err)
 	}
-	for i := range out {
-		out[i].Embedding = embeddings[i]
-	}
-	d, err := c.OpenDecoder()
-	if err != nil || d == nil {
-		return out, err
-	}
-	defer d.Close()
-	images, err := d.Decode(embeddings)
+	out, err := decoded(d, jobs, embeddings)
 	if err != nil {
 		return nil, fmt.Errorf("decoding for %q: %w", user, err)
+	}
+	for i := range out {
+		out[i].PriorVersion, out[i].Events = cp.Version.Version, row.Events
+	}
+	return out, nil
+}
+
+// sampleJobs repeats a job with n seeds that follow from one.
+func sampleJobs(job sampler.Job, n int, seed uint64) []sampler.Job {
+	jobs := make([]sampler.Job, n)
+	for i := range jobs {
+		jobs[i] = job
+		jobs[i].Seed = schemas.Seed(fmt.Sprintf("%d/%d", seed, i))
+	}
+	return jobs
+}
+
+// decoded puts the embeddings of jobs together with their pictures, of which
+// there are none where d is nil.
+func decoded(d *sampler.Decoder, jobs []sampler.Job, embeddings [][]float32) ([]Sampled, error) {
+	out := make([]Sampled, len(jobs))
+	for i, j := range jobs {
+		out[i] = Sampled{Seed: j.Seed, Embedding: embeddings[i]}
+	}
+	if d == nil {
+		return out, nil
+	}
+	images, err := d.Decode(embeddings)
+	if err != nil {
+		return nil, err
 	}
 	for i := range out {
 		out[i].Image = images[i]

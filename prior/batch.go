@@ -30,13 +30,14 @@ const NoUser = -1
 // windowTensors hold contexts in the form the network reads (see window and rows in network.go).
 type windowTensors struct {
 	items, marks, share, mask, size *ort.Tensor // nil where the kind has no such input
+	slots                           int         // of a context
 	used                            []int       // slots of each context that are not zero, for cheap clearing
 }
 
-func (c Config) newWindowTensors(contexts int) *windowTensors {
-	n, s := int64(contexts), int64(c.slots())
+func (c Config) newWindowTensors(contexts, slots int) *windowTensors {
+	n, s := int64(contexts), int64(slots)
 	if c.HasUserTable() {
-		w := &windowTensors{marks: ort.NewTensor(n, int64(c.Users+1))}
+		w := &windowTensors{marks: ort.NewTensor(n, int64(c.Users+1)), slots: slots}
 		for i := range contexts {
 			w.choose(c, i, NoUser)
 		}
@@ -44,7 +45,7 @@ func (c Config) newWindowTensors(contexts int) *windowTensors {
 	}
 	w := &windowTensors{
 		items: ort.NewTensor(n*s, int64(c.Dim)), marks: ort.NewTensor(n*s, numMarks), share: ort.NewTensor(n, 1, s),
-		mask: ort.NewTensor(n, 1, s), size: ort.NewTensor(n, 1), used: make([]int, contexts),
+		mask: ort.NewTensor(n, 1, s), size: ort.NewTensor(n, 1), slots: slots, used: make([]int, contexts),
 	}
 	for i := range contexts {
 		w.set(c, Stats{}, i, nil)
@@ -76,9 +77,9 @@ func (w *windowTensors) choose(c Config, i, user int) {
 	row[user] = 1
 }
 
-// set writes context ctx, which must be valid, to place i.
+// set writes context ctx, which must be valid and have a slot for each entry, to place i.
 func (w *windowTensors) set(c Config, stats Stats, i int, ctx Context) {
-	slots := c.slots()
+	slots := w.slots
 	items, marks := w.items.Data()[i*slots*c.Dim:], w.marks.Data()[i*slots*numMarks:]
 	share, mask := w.share.Data()[i*slots:(i+1)*slots], w.mask.Data()[i*slots:(i+1)*slots]
 	used := len(ctx) + 1
@@ -213,10 +214,10 @@ type batchTensors struct {
 	noise    []float64 // [Dim]
 }
 
-func (a *architecture) newBatchTensors() *batchTensors {
+func (a *architecture) newBatchTensors(slots int) *batchTensors {
 	r, d := int64(a.Contexts*a.Targets), int64(a.Dim)
 	return &batchTensors{
-		windowTensors: a.newWindowTensors(a.Contexts),
+		windowTensors: a.newWindowTensors(a.Contexts, slots),
 		x:             ort.NewTensor(r, d), goal: ort.NewTensor(r, d),
 		features: ort.NewTensor(r, int64(a.sizes.features())), weight: ort.NewTensor(r, 1),
 		counts: make([]int, a.Contexts), noise: make([]float64, a.Dim),

@@ -4,7 +4,7 @@ package prior
 // product of two numbers.
 type Cost struct {
 	Parameters int
-	Step       float64 // a training step
+	Step       float64 // a training step on full windows
 	Encode     float64 // of one context
 	Denoise    float64 // of one row
 }
@@ -16,7 +16,7 @@ func (c Config) Cost() Cost {
 	flat := make([]float32, size)
 	return Cost{
 		Parameters: size,
-		Step:       a.stepGraph().Flops(),
+		Step:       a.stepGraph(a.slots()).Flops(),
 		Encode:     a.encoderGraph(flat).Flops() / encodeRows,
 		Denoise:    a.denoiserGraph(flat, denoiseRows).Flops() / denoiseRows,
 	}

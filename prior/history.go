@@ -32,11 +32,11 @@ func (c Config) historyLayout(l *layout) {
 
 // encodeHistory returns the tokens [C, S, H] and the user embeddings [C, H].
 func (c Config) encodeHistory(g *graph.Graph, w weights, in window) (tokens, user *graph.Value) {
-	contexts := in.share.Shape()[0]
+	contexts, slots := in.share.Shape()[0], in.share.Shape()[2]
 	hidden := g.Gelu(g.Linear(in.items, w["token.in.weight"], w["token.in.bias"]))
 	content := g.Linear(hidden, w["token.out.weight"], w["token.out.bias"])
 	tokens = g.Add(content, g.Linear(in.marks, w["token.mark"], nil))
-	tokens = g.Reshape(tokens, contexts, c.slots(), c.Hidden)
+	tokens = g.Reshape(tokens, contexts, slots, c.Hidden)
 	mean := g.Reshape(g.MatMul(in.share, tokens), contexts, c.Hidden)
 	return tokens, g.LayerNorm(mean, normFloor)
 }

@@ -56,13 +56,13 @@ func TestKindGradients(t *testing.T) {
 	eachKind(t, func(t *testing.T, cfg Config) {
 		l := learnerOf(t, noisyState(t, cfg, 4))
 		b := kindBatch(newRand(5), cfg, 3, 5, 2)
-		if err := l.batch.set(l.net, l.stats, b, &randomNoising{l.net.diffusion, newRand(6)}); err != nil {
+		if err := l.full.batch.set(l.net, l.stats, b, &randomNoising{l.net.diffusion, newRand(6)}); err != nil {
 			t.Fatal(err)
 		}
 		g := graph.New("gradient")
 		layout := l.net.layout()
 		w, ordered := layout.views(g, g.Input("params", layout.size))
-		_, loss := l.net.batchLoss(g, w)
+		_, loss := l.net.batchLoss(g, w, l.net.slots())
 		g.Output("loss", loss)
 		g.Output("gradient", layout.flatten(g, g.Gradients(loss, ordered...)))
 		in := stepInputs(l)
@@ -106,7 +106,7 @@ func TestKindsServeWhatTheyTrain(t *testing.T) {
 		}
 		in := stepInputs(l)
 		setParams(l, in, in["ema"])
-		if w := worst(t, l.guess.Data(), l.net.lossGraph().Interpret(in)["prediction"]); w > 1e-5 {
+		if w := worst(t, l.guess.Data(), l.net.lossGraph(l.net.slots()).Interpret(in)["prediction"]); w > 1e-5 {
 			t.Errorf("the training graph differs from the interpreter by %.2g", w)
 		}
 		conditions, err := conditionsOf(m, b)
@@ -122,7 +122,7 @@ func TestKindsServeWhatTheyTrain(t *testing.T) {
 		want := make([]float64, len(l.guess.Data()))
 		for i, p := range l.guess.Data() {
 			alpha, sigma := math.Sqrt(cfg.AlphaBar(requests[i/cfg.Dim].T)), math.Sqrt(1-cfg.AlphaBar(requests[i/cfg.Dim].T))
-			switch x := float64(l.batch.x.Data()[i]); m.Config().Loss.Objective {
+			switch x := float64(l.full.batch.x.Data()[i]); m.Config().Loss.Objective {
 			case objectiveX0:
 				want[i] = float64(p)
 			case objectiveEpsilon:
@@ -132,7 +132,7 @@ func TestKindsServeWhatTheyTrain(t *testing.T) {
 			}
 		}
 		got := make([]float32, len(want))
-		if err := m.Denoise(got, l.batch.x.Data(), requests); err != nil {
+		if err := m.Denoise(got, l.full.batch.x.Data(), requests); err != nil {
 			t.Fatal(err)
 		}
 		if w := worst(t, got, want); w > 1e-5 {

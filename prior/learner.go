@@ -26,16 +26,14 @@ type Learner struct {
 	steps    int64
 	meta     map[string]string
 	noising  randomNoising
-	step     *ort.Session
-	loss     *ort.Session
-	batch    *batchTensors
+	options  ort.Options
 	schedule *ort.Tensor
 	sides    [2]side
 	current  int // the side that holds the state
 	results  [2]*ort.Tensor
-	runs     [2]*ort.Binding // runs[i] reads side i and writes the other
-	losses   [2][2]*ort.Binding
 	guess    *ort.Tensor
+	full     *compiled   // for windows of any length
+	shorter  []*compiled // for short windows, by rising slots; compiled when first asked for
 }
 
 // NewLearner compiles the training graphs and copies the state, which it does not keep.
@@ -53,13 +51,7 @@ func NewLearner(s *State, o ort.Options) (*Learner, error) {
 }
 
 func (l *Learner) build(s *State, o ort.Options) (err error) {
-	if l.step, err = l.net.stepGraph().Compile(o); err != nil {
-		return err
-	}
-	if l.loss, err = l.net.lossGraph().Compile(o); err != nil {
-		return err
-	}
-	l.batch = l.net.newBatchTensors()
+	l.options = o
 	l.schedule = ort.NewTensor(numSchedule)
 	l.results = [2]*ort.Tensor{ort.NewTensor(1), ort.NewTensor(1)}
 	l.guess = ort.NewTensor(int64(l.net.Contexts*l.net.Targets), int64(l.net.Dim))
@@ -72,32 +64,11 @@ func (l *Learner) build(s *State, o ort.Options) (err error) {
 	for i, v := range s.vectors() {
 		copy(l.sides[0].vectors[i], v.data)
 	}
-	for i := range l.sides {
-		if err := l.bind(i); err != nil {
-			return err
-		}
+	for _, slots := range l.net.shortSlots() {
+		l.shorter = append(l.shorter, &compiled{slots: slots})
 	}
-	return nil
-}
-
-func (l *Learner) bind(i int) (err error) {
-	from := l.sides[i]
-	if l.runs[i], err = l.step.Bind(l.stepInputs(i), slices.Concat(l.results[:1], l.sides[1-i].allChunks(), l.results[1:])); err != nil {
-		return err
-	}
-	for k, params := range from.whole {
-		in := slices.Concat(params, l.batch.inputs())
-		if l.losses[i][k], err = l.loss.Bind(in, []*ort.Tensor{l.results[0], l.guess}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// stepInputs are the tensors of stepGraph's inputs where side i holds the state.
-func (l *Learner) stepInputs(i int) []*ort.Tensor {
-	from := l.sides[i]
-	return slices.Concat(from.whole[sideParams], l.batch.inputs(), from.allChunks(), []*ort.Tensor{l.schedule})
+	l.full = &compiled{slots: l.net.slots()}
+	return l.compile(l.full)
 }
 
 // ErrNotFinite is returned by Step where the loss or the gradient is not a finite number. The weights are those before the step.
@@ -117,11 +88,15 @@ func (l *Learner) Step(b *Batch, lr float64, rng *rand.Rand) (StepStats, error) 
 
 // stepOn is Step with any noising.
 func (l *Learner) stepOn(b *Batch, lr float64, noising noising) (StepStats, error) {
-	if err := l.batch.set(l.net, l.stats, b, noising); err != nil {
+	c, err := l.compiledFor(b)
+	if err == nil {
+		err = c.batch.set(l.net, l.stats, b, noising)
+	}
+	if err != nil {
 		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, err)
 	}
 	l.setSchedule(lr)
-	if err := l.runs[l.current].Run(); err != nil {
+	if err := c.runs[l.current].Run(); err != nil {
 		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, err)
 	}
 	stats := StepStats{Loss: float64(l.results[0].Data()[0]), GradNorm: float64(l.results[1].Data()[0])}
@@ -153,14 +128,18 @@ func (l *Learner) setSchedule(lr float64) {
 // Loss returns the loss of b without an update, by the weights or, if ema is true, by their moving average. rng draws as in Step.
 func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
 	l.noising.rng = rng
-	if err := l.batch.set(l.net, l.stats, b, &l.noising); err != nil {
+	c, err := l.compiledFor(b)
+	if err == nil {
+		err = c.batch.set(l.net, l.stats, b, &l.noising)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("evaluating loss: %w", err)
 	}
 	which := 0
 	if ema {
 		which = 1
 	}
-	if err := l.losses[l.current][which].Run(); err != nil {
+	if err := c.losses[l.current][which].Run(); err != nil {
 		return 0, fmt.Errorf("evaluating loss: %w", err)
 	}
 	return float64(l.results[0].Data()[0]), nil
@@ -179,20 +158,10 @@ func (l *Learner) State() *State {
 // Close frees the sessions. The learner must not be used afterwards.
 func (l *Learner) Close() error {
 	var errs []error
-	for i := range l.runs {
-		for _, b := range []*ort.Binding{l.runs[i], l.losses[i][0], l.losses[i][1]} {
-			if b != nil {
-				errs = append(errs, b.Close())
-			}
+	for _, c := range append(l.shorter, l.full) {
+		if c != nil {
+			errs = append(errs, c.close())
 		}
-	}
-	for _, s := range []*ort.Session{l.step, l.loss} {
-		if s != nil {
-			errs = append(errs, s.Close())
-		}
-	}
-	if l.batch != nil {
-		l.batch.close()
 	}
 	tensors := append([]*ort.Tensor{l.schedule, l.guess}, l.results[:]...)
 	for _, t := range tensors {

@@ -111,6 +111,23 @@ func (c Config) LogSNR(t int) float64 {
 	return math.Log(a/(1-a)) / 2
 }
 
+// Betas returns β_t = 1 - ᾱ_t/ᾱ_t-1 for t in 1..Timesteps, at [t-1], as ancestral samplers tabulate them: at most .999. Their
+// product is AlphaBar but for the last step of the cosine, which has a floor there.
+func (c Config) Betas() []float64 {
+	beta := quotientBeta(cosine, c.Timesteps)
+	switch c.Loss.resolved().Schedule {
+	case scheduleLinear:
+		beta = linearBeta(c.Timesteps)
+	case scheduleLaplace:
+		beta = quotientBeta(laplace, c.Timesteps)
+	}
+	out := make([]float64, c.Timesteps)
+	for i := range out {
+		out[i] = beta(i)
+	}
+	return out
+}
+
 // product is ᾱ_t, the product of 1 - β_i over i < t.
 func product(t int, beta func(i int) float64) float64 {
 	bar := 1.

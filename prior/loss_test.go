@@ -58,10 +58,10 @@ func TestCosineIsDDPMs(t *testing.T) {
 
 // cosineBars is ᾱ of squaredcos_cap_v2, from the table's step 0 on.
 func cosineBars(T int) []float64 {
-	beta := quotientBeta(func(u float64) float64 { return math.Pow(math.Cos((u+.008)/1.008*math.Pi/2), 2) }, T)
-	out := make([]float64, T)
-	for t := range out {
-		out[t] = product(t+1, beta)
+	out, bar := make([]float64, T), 1.
+	for i, beta := range (Config{Timesteps: T}).Betas() {
+		bar *= 1 - beta
+		out[i] = bar
 	}
 	return out
 }

@@ -67,17 +67,16 @@ func (a mlp) encode(g *graph.Graph, w weights, in window) (memory, user *graph.V
 // denoise returns the predictions [R, Dim].
 func (a mlp) denoise(g *graph.Graph, w weights, in rows) *graph.Value {
 	defer g.Scope("denoise")()
-	h := a.Hidden
-	mods := g.Linear(a.condition(g, w, in), w["modulation.weight"], w["modulation.bias"])
 	count := a.Blocks*modsBlock + modsFinal
-	widths := make([]int, count)
-	for i := range widths {
-		widths[i] = h
+	// Scales and shifts take turns; a scale is of 1 + what the map gives, which a constant beside the bias adds for all at once.
+	ones := make([]float32, count*a.Hidden)
+	for i := range ones {
+		ones[i] = float32(1 - i/a.Hidden%2)
 	}
-	mod := g.Split(mods, 1, widths...)
+	bias := g.Add(w["modulation.bias"], g.Constant(ones, len(ones)))
+	mod := g.Split(g.Linear(a.condition(g, w, in), w["modulation.weight"], bias), 1, equal(count, a.Hidden)...)
 	ada := func(x *graph.Value, i int) *graph.Value {
-		x = g.LayerNorm(x, normFloor)
-		return g.Add(g.Add(x, g.Mul(x, mod[i])), mod[i+1])
+		return g.Add(g.Mul(g.LayerNorm(x, normFloor), mod[i]), mod[i+1])
 	}
 	x := g.Linear(in.x, w["in.weight"], w["in.bias"])
 	for b := range a.Blocks {

@@ -99,7 +99,7 @@ func (m *Model) compile(flat []float32, o ort.Options) (err error) {
 // encoderGraph encodes encodeRows contexts with the given weights.
 func (a *architecture) encoderGraph(flat []float32) *graph.Graph {
 	g := graph.New("encoder")
-	memory, user := a.encode(g, a.layout().constants(g, flat), a.windowInputs(g, encodeRows))
+	memory, user := a.encode(g, a.layout().constants(g, flat), a.windowInputs(g, encodeRows, a.slots()))
 	if memory != nil {
 		g.Output("memory", memory)
 	}
@@ -148,7 +148,7 @@ type encodeTensors struct {
 }
 
 func (a *architecture) newEncodeTensors() *encodeTensors {
-	t := &encodeTensors{windowTensors: a.newWindowTensors(encodeRows), user: ort.NewTensor(encodeRows, int64(a.sizes.user))}
+	t := &encodeTensors{windowTensors: a.newWindowTensors(encodeRows, a.slots()), user: ort.NewTensor(encodeRows, int64(a.sizes.user))}
 	if a.sizes.memory > 0 {
 		t.memory = ort.NewTensor(encodeRows, int64(a.sizes.slots), int64(a.sizes.memory))
 	}

@@ -82,14 +82,14 @@ type window struct {
 	share *graph.Value // [C, 1, S], 1/n for the n present tokens; nil for a kind with a user table
 }
 
-func (c Config) windowInputs(g *graph.Graph, contexts int) window {
+func (c Config) windowInputs(g *graph.Graph, contexts, slots int) window {
 	if c.HasUserTable() {
 		return window{marks: g.Input("marks", contexts, c.Users+1)}
 	}
 	return window{
-		items: g.Input("items", contexts*c.slots(), c.Dim),
-		marks: g.Input("marks", contexts*c.slots(), numMarks),
-		share: g.Input("share", contexts, 1, c.slots()),
+		items: g.Input("items", contexts*slots, c.Dim),
+		marks: g.Input("marks", contexts*slots, numMarks),
+		share: g.Input("share", contexts, 1, slots),
 	}
 }
 

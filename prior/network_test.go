@@ -80,8 +80,8 @@ func wide(x []float32) []float64 {
 // stepInputs returns the inputs of the training graph that l would run next, after a batch was set, and the whole flat vectors too.
 func stepInputs(l *Learner) map[string][]float64 {
 	in := make(map[string][]float64)
-	tensors := l.stepInputs(l.current)
-	for i, name := range l.net.stepGraph().InputNames() {
+	tensors := l.stepInputs(l.full, l.current)
+	for i, name := range l.net.stepGraph(l.net.slots()).InputNames() {
 		in[name] = wide(tensors[i].Data())
 	}
 	for i, name := range vectorNames() {
@@ -96,11 +96,11 @@ func TestStepMatchesInterpreter(t *testing.T) {
 	l := learnerOf(t, noisyState(t, tinyConfig(), 1))
 	b := randomBatch(newRand(2), l.net.Config, 3, 4, 2)
 	b.Targets = b.Targets[:5] // one is padding
-	if err := l.batch.set(l.net, l.stats, b, &randomNoising{l.net.diffusion, newRand(3)}); err != nil {
+	if err := l.full.batch.set(l.net, l.stats, b, &randomNoising{l.net.diffusion, newRand(3)}); err != nil {
 		t.Fatal(err)
 	}
 	l.setSchedule(1e-2)
-	want := l.net.stepGraph().Interpret(stepInputs(l))
+	want := l.net.stepGraph(l.net.slots()).Interpret(stepInputs(l))
 	stats, err := l.Step(b, 1e-2, newRand(3))
 	if err != nil {
 		t.Fatal(err)
@@ -126,13 +126,13 @@ func TestModelGradient(t *testing.T) {
 	cfg := tinyConfig()
 	l := learnerOf(t, noisyState(t, cfg, 4))
 	net := l.net
-	if err := l.batch.set(net, l.stats, randomBatch(newRand(5), cfg, 3, 5, 2), &randomNoising{net.diffusion, newRand(6)}); err != nil {
+	if err := l.full.batch.set(net, l.stats, randomBatch(newRand(5), cfg, 3, 5, 2), &randomNoising{net.diffusion, newRand(6)}); err != nil {
 		t.Fatal(err)
 	}
 	g := graph.New("gradient")
 	layout := net.layout()
 	w, ordered := layout.views(g, g.Input("params", layout.size))
-	_, loss := net.batchLoss(g, w)
+	_, loss := net.batchLoss(g, w, l.net.slots())
 	g.Output("loss", loss)
 	g.Output("gradient", layout.flatten(g, g.Gradients(loss, ordered...)))
 	in := stepInputs(l)
@@ -277,7 +277,7 @@ func TestParity(t *testing.T) {
 				}
 			}
 			got := make([]float32, len(requests)*cfg.Dim)
-			if err := m.Denoise(got, l.batch.x.Data(), requests); err != nil {
+			if err := m.Denoise(got, l.full.batch.x.Data(), requests); err != nil {
 				t.Fatal(err)
 			}
 			if w := worst(t, got, wide(l.guess.Data())); w > 1e-5 {
@@ -288,7 +288,7 @@ func TestParity(t *testing.T) {
 			}
 			in := stepInputs(l)
 			setParams(l, in, in["ema"])
-			if w := worst(t, got, l.net.lossGraph().Interpret(in)["prediction"]); w > 1e-5 {
+			if w := worst(t, got, l.net.lossGraph(l.net.slots()).Interpret(in)["prediction"]); w > 1e-5 {
 				t.Errorf("the model differs from the interpreter by %.2g", w)
 			}
 		})

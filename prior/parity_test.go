@@ -179,10 +179,10 @@ func (f *fixture) noising(t *testing.T, step int) *recorded {
 func (f *fixture) checkStep(t *testing.T) {
 	l := learnerOf(t, f.state(t))
 	b := f.batch(t)
-	if err := l.batch.set(l.net, l.stats, b, f.noising(t, 0)); err != nil {
+	if err := l.full.batch.set(l.net, l.stats, b, f.noising(t, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.losses[l.current][0].Run(); err != nil {
+	if err := l.full.losses[l.current][0].Run(); err != nil {
 		t.Fatal(err)
 	}
 	f.within(t, "predictions", l.guess.Data(), f.tensor(t, "prediction"), outputParity)

@@ -208,12 +208,14 @@ const minAlphaBar = 1e-8
 // AlphaBar returns ᾱ_t of the default schedule, the share of signal variance at timestep t of T: the cosine schedule of Nichol & Dhariwal 2021 with offset
 // .008, 1 at t = 0, floored at 1e-8.
 func AlphaBar(t, T int) float64 {
+	return min(max(cosine(float64(t)/float64(T))/cosine(0), minAlphaBar), 1)
+}
+
+// cosine is ᾱ at u = t/T, not yet 1 at u = 0.
+func cosine(u float64) float64 {
 	const offset = .008
-	f := func(u float64) float64 {
-		c := math.Cos((u + offset) / (1 + offset) * math.Pi / 2)
-		return c * c
-	}
-	return min(max(f(float64(t)/float64(T))/f(0), minAlphaBar), 1)
+	c := math.Cos((u + offset) / (1 + offset) * math.Pi / 2)
+	return c * c
 }
 
 // LogSNR returns ln(α_t/σ_t) of the default schedule, half the logarithm of the signal-to-noise ratio; +Inf at t = 0.

@@ -90,7 +90,7 @@ func TestAgeOf(t *testing.T) {
 // TestWindowTensors reads back what the network is given for a context, and that nothing of a longer one before it is left.
 func TestWindowTensors(t *testing.T) {
 	net := mlp{tinyConfig()}
-	w := net.newWindowTensors(2)
+	w := net.newWindowTensors(2, net.slots())
 	defer w.close()
 	rng := newRand(1)
 	ctx := Context{

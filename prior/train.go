@@ -16,13 +16,13 @@ const (
 )
 
 // batchLoss declares the inputs of a batch and returns the prediction [R, Dim] and the loss [1]: the mean over real targets and
-// dimensions of w_t (prediction - goal)² (see Loss).
-func (a *architecture) batchLoss(g *graph.Graph, w weights) (prediction, loss *graph.Value) {
+// dimensions of w_t (prediction - goal)² (see Loss). Windows have so many slots.
+func (a *architecture) batchLoss(g *graph.Graph, w weights, slots int) (prediction, loss *graph.Value) {
 	count, contexts := a.Contexts*a.Targets, a.Contexts
-	win := a.windowInputs(g, contexts)
+	win := a.windowInputs(g, contexts, slots)
 	in := rows{x: g.Input("x", count, a.Dim), features: g.Input("features", count, a.sizes.features())}
 	if !a.HasUserTable() {
-		in.mask, in.size = g.Input("mask", contexts, 1, a.slots()), g.Input("size", contexts, 1)
+		in.mask, in.size = g.Input("mask", contexts, 1, slots), g.Input("size", contexts, 1)
 	}
 	goal, weight := g.Input("goal", count, a.Dim), g.Input("weight", count, 1)
 	in.memory, in.user = a.encode(g, w, win)
@@ -32,10 +32,10 @@ func (a *architecture) batchLoss(g *graph.Graph, w weights) (prediction, loss *g
 }
 
 // lossGraph has the weights by parameter and a batch as inputs, the loss and the predictions as outputs.
-func (a *architecture) lossGraph() *graph.Graph {
+func (a *architecture) lossGraph(slots int) *graph.Graph {
 	g := graph.New("loss")
 	w, _ := a.layout().inputs(g)
-	prediction, loss := a.batchLoss(g, w)
+	prediction, loss := a.batchLoss(g, w, slots)
 	g.Output("loss", loss)
 	g.Output("prediction", prediction)
 	return g
@@ -53,11 +53,11 @@ const numSchedule = 4
 
 // stepGraph is a whole training step. Inputs are the weights by parameter, a batch, and what adamW declares; outputs are the loss and
 // those of adamW.
-func (a *architecture) stepGraph() *graph.Graph {
+func (a *architecture) stepGraph(slots int) *graph.Graph {
 	g := graph.New("step")
 	l := a.layout()
 	w, ordered := l.inputs(g)
-	_, loss := a.batchLoss(g, w)
+	_, loss := a.batchLoss(g, w, slots)
 	g.Output("loss", loss)
 	l.adamW(g, g.Gradients(loss, ordered...))
 	return g

@@ -166,6 +166,15 @@ func noise(dst []float32, seed uint64) {
 
 // step moves every job from time t to next; next < 0 means to the estimate itself.
 func (r *run) step(t, next int) error {
+	if err := r.estimate(t); err != nil {
+		return err
+	}
+	r.ddim(t, next)
+	return nil
+}
+
+// estimate writes the guided x_0 of every job at time t to the head of r.x0.
+func (r *run) estimate(t int) error {
 	rows := r.rows[:r.n]
 	if l := r.cfg.LogSNR(t); r.low <= l && l <= r.high {
 		rows = r.rows
@@ -191,7 +200,6 @@ func (r *run) step(t, next int) error {
 			return fmt.Errorf("denoising at t=%d: job %d: the estimate is %v", t, i/r.dim, v)
 		}
 	}
-	r.ddim(t, next)
 	return nil
 }
 

@@ -11,9 +11,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"rebeca/internal/figures"
@@ -43,6 +45,9 @@ func main() {
 	out := flag.String("out", "bench/results/prior.json", "file for the figures")
 	flag.Parse()
 	got, err := measure(s)
+	if err == nil {
+		err = complete(s, got)
+	}
 	if err == nil {
 		err = figures.Publish(os.Stdout, *out, got)
 	}
@@ -82,6 +87,31 @@ func measure(s settings) (got figures.Figures, err error) {
 		}
 	}
 	return got, nil
+}
+
+// complete says which figure of a whole comparison is not there or makes no sense. A run of one case or without PyTorch is none.
+func complete(s settings, got figures.Figures) error {
+	if s.only != "" || s.script == "" {
+		return nil
+	}
+	keys := []string{"torch", "onnxruntime", "threads", "cores", "sgemm_peak_gflops", "sgemm_share"}
+	for _, c := range cases() {
+		for _, side := range []string{"ours", "eager", "compile"} {
+			keys = append(keys, c.name+"_"+side+"_min_ms", c.name+"_"+side+"_median_ms")
+		}
+		keys = append(keys, c.name+"_vs_eager", c.name+"_vs_compile", c.name+"_gflop")
+	}
+	for _, key := range keys {
+		if v, ok := got[key]; !ok || !(v > 0) || math.IsInf(v, 0) {
+			return fmt.Errorf("figure %s is %v, want a number above 0", key, v)
+		}
+	}
+	for _, c := range cases() {
+		if n, ok := got[c.name+"_allocs"]; !ok || strings.HasSuffix(c.name, "_step") && n != 0 {
+			return fmt.Errorf("figure %s_allocs is %v: a step must allocate nothing", c.name, n)
+		}
+	}
+	return nil
 }
 
 // release is a version as a number: 1.30.0 is 1.30.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -113,6 +114,42 @@ func TestCases(t *testing.T) {
 	}
 	if got := slices.Sorted(maps.Keys(seen)); len(got) != len(cases()) {
 		t.Errorf("cases are %v", got)
+	}
+}
+
+// TestComplete takes each figure of a whole comparison away in turn.
+func TestComplete(t *testing.T) {
+	s := settings{script: "bench.py"}
+	whole := figures.Figures{"torch": 2.15, "onnxruntime": 1.3, "threads": 2, "cores": 2, "sgemm_peak_gflops": 190, "sgemm_share": .6}
+	for _, c := range cases() {
+		for _, suffix := range []string{"ours_min_ms", "ours_median_ms", "eager_min_ms", "eager_median_ms", "compile_min_ms", "compile_median_ms", "vs_eager", "vs_compile", "gflop"} {
+			whole[c.name+"_"+suffix] = 1
+		}
+		whole[c.name+"_allocs"] = 0
+	}
+	if err := complete(s, whole); err != nil {
+		t.Fatal(err)
+	}
+	for key := range whole {
+		for name, spoil := range map[string]func(figures.Figures){
+			"absent": func(f figures.Figures) { delete(f, key) },
+			"NaN":    func(f figures.Figures) { f[key] = math.NaN() },
+		} {
+			if name == "NaN" && strings.HasSuffix(key, "forward1_allocs") || name == "NaN" && strings.HasSuffix(key, "forward64_allocs") {
+				continue // reported, with no bound
+			}
+			spoiled := maps.Clone(whole)
+			spoil(spoiled)
+			if err := complete(s, spoiled); err == nil || !strings.Contains(err.Error(), key) {
+				t.Errorf("%s %s: error %v", key, name, err)
+			}
+		}
+	}
+	if err := complete(settings{script: "bench.py", only: "train_step"}, nil); err != nil {
+		t.Error(err)
+	}
+	if err := complete(settings{}, nil); err != nil {
+		t.Error(err)
 	}
 }
 

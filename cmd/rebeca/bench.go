@@ -21,12 +21,13 @@ func priorBench() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bench", Short: "Time training steps and samples of a prior on this machine", Args: noArgs,
 		Long: `Time training steps, encoding, denoising and sampling of a new prior, of the
-configuration's form with -c or of the form that the flags give, and tell what
-share of the machine's speed at matrix products they reach. Nothing is read but
-the configuration, and nothing is written.`,
+configuration's form with -c, of a checkpoint's with --checkpoint or of the form
+that the flags give, and tell what share of the machine's speed at matrix
+products they reach. Nothing else is read, and nothing is written.`,
 	}
 	f := cmd.Flags()
 	path := f.StringP("config", "c", "", "take the prior, the window and onnxruntime from this configuration file")
+	checkpoint := f.String("checkpoint", "", "take the prior from this checkpoint, such as one that `prior import` wrote")
 	d := prior.DefaultConfig(16)
 	dim := f.Int("dim", 16, "length of embeddings")
 	kind := f.String("kind", d.Kind, "auto, mlp, transformer, reference or simulation")
@@ -42,20 +43,33 @@ the configuration, and nothing is written.`,
 		if *runs < 1 || *runs > 10000 {
 			return usageError{fmt.Errorf("--runs is %d, outside 1..10000", *runs)}
 		}
-		for _, flag := range []string{"dim", "kind", "hidden", "blocks", "tokens", "threads", "spin", "provider", "onnxruntime"} {
-			if *path != "" && f.Changed(flag) {
-				return usageError{fmt.Errorf("--%s stands beside --config, which says it: keep one", flag)}
+		form, machine := []string{"dim", "kind", "hidden", "blocks", "tokens"}, []string{"threads", "spin", "provider", "onnxruntime"}
+		for _, says := range []struct {
+			flag string
+			what []string
+		}{{"checkpoint", append(form, "config")}, {"config", append(form, machine...)}} {
+			for _, flag := range says.what {
+				if f.Changed(says.flag) && f.Changed(flag) {
+					return usageError{fmt.Errorf("--%s stands beside --%s, which says it: keep one", flag, says.flag)}
+				}
 			}
 		}
 		c := rebeca.DefaultConfig()
 		cfg := prior.DefaultConfig(max(*dim, 1))
-		if *path != "" {
+		switch {
+		case *path != "":
 			var err error
 			if c, err = loadConfig(*path); err != nil {
 				return err
 			}
 			cfg = c.PriorShape()
-		} else {
+		case *checkpoint != "":
+			state, err := prior.LoadState(*checkpoint)
+			if err != nil {
+				return err
+			}
+			cfg = state.Config
+		default:
 			cfg.Dim, cfg.Kind = *dim, *kind
 			if *hidden != 0 {
 				cfg.Hidden = *hidden
@@ -69,6 +83,8 @@ the configuration, and nothing is written.`,
 			if cfg.Kind == "reference" || cfg.Kind == "simulation" {
 				cfg.Users = 210 // of the published data
 			}
+		}
+		if *path == "" {
 			c.ONNXRuntime = rebeca.ONNXRuntimeConfig{Library: *library, Threads: *threads, Provider: *provider, Spin: *spin}
 		}
 		if err := cfg.Validate(); err != nil {

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"rebeca/prior"
 )
 
 // TestExits holds the exit status and the one line of what a stranger gets
@@ -25,6 +28,7 @@ func TestExits(t *testing.T) {
 	open := file("open.yaml", "kafka: {brokers: ['127.0.0.1:1']}\nstate: {dir: "+dir+"/state}\nprior: {dim: 16}\nhttp: {listen: ':8080'}\n")
 	secret := file("secret.yaml", "kafka: {brokers: ['127.0.0.1:1']}\nstate: {dir: "+dir+"/state}\nprior: {dim: 16}\nhttp: {token_file: "+dir+"/absent}\n")
 	bad := file("bad.yaml", "kafka: {brokers: ['127.0.0.1:1'], partitons: 3}\nstate: {dir: x}\nprior: {dim: 16}\n")
+	published := writePublished(t, dir)
 	for _, c := range []struct {
 		args string
 		code int
@@ -42,6 +46,21 @@ func TestExits(t *testing.T) {
 		{"prior bench --runs 0", 2, "--runs is 0"},
 		{"prior bench --dim 16 -c " + good, 2, "--dim stands beside --config"},
 		{"prior bench --provider cuda", 1, "execution provider cuda is not available"},
+		{"prior bench --runs 1 --checkpoint " + published, 0, ""},
+		{"prior bench --checkpoint " + published + " -c " + good, 2, "--config stands beside --checkpoint"},
+		{"prior bench --checkpoint " + published + " --dim 3", 2, "--dim stands beside --checkpoint"},
+		{"prior bench --checkpoint " + good, 1, "good.yaml"},
+		{"prior sample " + published + " --user 2 -n 2 --out " + dir + "/drawn", 0, ""},
+		{"prior sample " + published + " --sampler ddim --steps 3 --rating dislike --out " + dir + "/drawn2", 0, ""},
+		{"prior sample " + published + " --user 3 --out " + dir + "/out", 1, "user 3 of a table of 3"},
+		{"prior sample " + published + " --user -2 --out " + dir + "/out", 2, "--user is -2"},
+		{"prior sample " + published + " --steps 4 --out " + dir + "/out", 2, "--steps is for --sampler ddim"},
+		{"prior sample " + published + " --sampler euler --out " + dir + "/out", 2, "--sampler"},
+		{"prior sample " + published + " --rating 4 --out " + dir + "/out", 2, "--rating"},
+		{"prior sample " + published + " --provider cuda --out " + dir + "/out", 1, "execution provider cuda is not available"},
+		{"prior sample " + published + " --decoder shapes --out " + dir + "/out", 1, "the decoder reads 16 dimensions"},
+		{"prior sample " + good + " --out " + dir + "/out", 1, "good.yaml"},
+		{"prior sample " + published, 2, "out"},
 		{"frobnicate", 2, "frobnicate"},
 		{"serve", 2, "config"},
 		{"serve --nope", 2, "--nope"},
@@ -89,6 +108,57 @@ func TestExits(t *testing.T) {
 	for _, made := range []string{"/state", "/out"} {
 		if _, err := os.Stat(dir + made); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a verb that found nothing made %s: %v", made, err)
+		}
+	}
+}
+
+// writePublished makes a small checkpoint of the published kind, with 3 users.
+func writePublished(t *testing.T, dir string) string {
+	t.Helper()
+	cfg := prior.DefaultConfig(8)
+	cfg.Kind, cfg.Hidden, cfg.Blocks, cfg.Heads, cfg.Tokens, cfg.Users, cfg.Timesteps = "reference", 8, 1, 2, 2, 3, 20
+	state, err := prior.NewState(cfg, prior.Stats{Mean: make([]float32, 8), Scale: slices.Repeat([]float32{1}, 8)}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range state.EMA { // a new prior predicts the mean, whoever asks
+		state.EMA[i] += float32(i%7-3) / 20
+	}
+	path := filepath.Join(dir, "published.safetensors")
+	if _, err := state.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestPriorSample draws twice from a checkpoint: the same seed gives the same
+// lines, another user, rating, guidance or sampler others.
+func TestPriorSample(t *testing.T) {
+	dir := t.TempDir()
+	published := writePublished(t, dir)
+	draw := func(flags string) string {
+		t.Helper()
+		out := filepath.Join(dir, "out")
+		var said bytes.Buffer
+		if code := run(strings.Fields("prior sample "+published+" -n 3 --out "+out+" "+flags), &said, &said); code != 0 {
+			t.Fatalf("%s: exit %d: %s", flags, code, said.String())
+		}
+		lines, err := os.ReadFile(filepath.Join(out, "samples.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(lines), "\n"); n != 3 {
+			t.Errorf("%s: %d lines, want 3", flags, n)
+		}
+		return string(lines)
+	}
+	base := draw("--user 0")
+	if again := draw("--user 0 --guidance 5 --rating like --sampler ddpm --seed 1"); again != base {
+		t.Errorf("the defaults spelt out give\n%swant\n%s", again, base)
+	}
+	for _, flags := range []string{"", "--user 1", "--user 0 --rating dislike", "--user 0 --guidance 1", "--user 0 --sampler ddim", "--user 0 --seed 2"} {
+		if draw(flags) == base {
+			t.Errorf("%q gives what --user 0 gives", flags)
 		}
 	}
 }

@@ -243,7 +243,7 @@ func priorCommand() *cobra.Command {
 		}
 		return err
 	}
-	return group("prior", "Work with versions of the prior", reset, priorImport(), priorBench())
+	return group("prior", "Work with versions of the prior", reset, priorImport(), priorSample(), priorBench())
 }
 
 func priorImport() *cobra.Command {
@@ -264,8 +264,9 @@ func priorImport() *cobra.Command {
 			return err
 		}
 		c := state.Config
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: kind %s, %d dimensions, %d users, %d parameters, SHA-256 %s\n",
-			*out, c.Kind, c.Dim, c.Users, len(state.Params), sum)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: kind %s, %d dimensions, %d users, %d parameters, SHA-256 %s\n"+
+			"draw from it: rebeca prior sample %s --user 0 --out DIR\n",
+			*out, c.Kind, c.Dim, c.Users, len(state.Params), sum, *out)
 		return err
 	}
 	return cmd
