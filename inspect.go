@@ -2,8 +2,10 @@ package rebeca
 
 import (
 	"bufio"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math"
 	"slices"
@@ -22,7 +24,9 @@ type InspectedUser struct {
 	Negatives  uint64           `json:"negatives"`
 	LastEvents []InspectedEvent `json:"last_events"` // the newest part of the window, newest last
 	OlderLikes []InspectedEvent `json:"older_likes"`
+	LastOffset int64            `json:"last_offset"` // of the last feedback folded
 	VectorNorm *float64         `json:"vector_norm"` // null before there is a vector
+	VectorHash *string          `json:"vector_hash"` // of its bits: equal vectors have equal ones
 	Prior      *string          `json:"prior_version"`
 }
 
@@ -41,6 +45,19 @@ type InspectedOffset struct {
 	Fingerprint string `json:"fingerprint"` // of the last record folded, 16 hex digits
 }
 
+// InspectedDigest is all facts in one number, and the offsets they are of.
+type InspectedDigest struct {
+	SHA256  string            `json:"sha256"` // over all facts in key order: equal for the same log and rules
+	Users   int               `json:"users"`
+	Offsets []InspectedFolded `json:"offsets"` // of the feedback topic
+}
+
+// InspectedFolded is how far a partition of the feedback topic is folded.
+type InspectedFolded struct {
+	Partition int32 `json:"partition"`
+	Next      int64 `json:"next"`
+}
+
 // InspectedOutgoing is something waiting in the outbox.
 type InspectedOutgoing struct {
 	Partition int32  `json:"partition"`
@@ -51,7 +68,8 @@ type InspectedOutgoing struct {
 	Bytes     int    `json:"bytes,omitempty"`
 }
 
-// Inspect writes a part of the state (users, offsets or outbox) as JSON lines.
+// Inspect writes a part of the state (users, offsets, outbox or digest) as JSON
+// lines.
 func Inspect(t *table.Table, topics TopicConfig, what string, w io.Writer) error {
 	buf := bufio.NewWriter(w)
 	enc := json.NewEncoder(buf)
@@ -63,6 +81,8 @@ func Inspect(t *table.Table, topics TopicConfig, what string, w io.Writer) error
 		err = inspectOffsets(t, topics, enc)
 	case "outbox":
 		err = inspectOutbox(t, enc)
+	case "digest":
+		err = inspectDigest(t, topics, enc)
 	default:
 		return fmt.Errorf("%q is not one of %s", what, strings.Join(web.Inspectable, ", "))
 	}
@@ -73,9 +93,21 @@ func Inspect(t *table.Table, topics TopicConfig, what string, w io.Writer) error
 }
 
 func inspectUser(t *table.Table, r table.Row, enc *json.Encoder) error {
+	v, ok, err := t.VectorOf(r.UserID)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return enc.Encode(inspected(r, nil))
+	}
+	return enc.Encode(inspected(r, &v))
+}
+
+// inspected shows a row and its vector, nil for none.
+func inspected(r table.Row, v *table.Vector) InspectedUser {
 	u := InspectedUser{
 		UserID: r.UserID, Partition: r.Partition, Events: r.Events, Positives: r.Positives, Negatives: r.Negatives,
-		LastEvents: []InspectedEvent{}, OlderLikes: []InspectedEvent{},
+		LastOffset: r.LastOffset, LastEvents: []InspectedEvent{}, OlderLikes: []InspectedEvent{},
 	}
 	for _, e := range slices.Backward(r.Window) {
 		in := InspectedEvent{ItemID: e.ItemID, Class: e.Class.String(), Offset: e.Offset}
@@ -85,15 +117,44 @@ func inspectUser(t *table.Table, r table.Row, enc *json.Encoder) error {
 			u.LastEvents = append(u.LastEvents, in)
 		}
 	}
-	v, ok, err := t.VectorOf(r.UserID)
+	if v != nil {
+		norm, hash := vectorNorm(v.Values), vectorHash(v.Values)
+		u.VectorNorm, u.VectorHash, u.Prior = &norm, &hash, &v.PriorVersion
+	}
+	return u
+}
+
+func vectorHash(values []float32) string {
+	h := fnv.New64a()
+	var b [4]byte
+	for _, v := range values {
+		binary.LittleEndian.PutUint32(b[:], math.Float32bits(v))
+		h.Write(b[:])
+	}
+	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// inspectDigest reads facts and offsets as of one moment.
+func inspectDigest(t *table.Table, topics TopicConfig, enc *json.Encoder) error {
+	out := InspectedDigest{Offsets: []InspectedFolded{}}
+	err := t.Export(func(c table.Cut) (err error) {
+		positions, err := c.Positions()
+		if err != nil {
+			return err
+		}
+		for _, p := range positions {
+			if p.Topic == topics.Feedback {
+				out.Offsets = append(out.Offsets, InspectedFolded{p.Partition, p.Next})
+			}
+		}
+		out.Users = t.UserCount()
+		out.SHA256, err = c.Digest()
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if ok {
-		norm := vectorNorm(v.Values)
-		u.VectorNorm, u.Prior = &norm, &v.PriorVersion
-	}
-	return enc.Encode(u)
+	return enc.Encode(out)
 }
 
 func inspectOffsets(t *table.Table, topics TopicConfig, enc *json.Encoder) error {

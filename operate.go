@@ -88,20 +88,22 @@ func askRunning(ctx context.Context, c Config, method, path string) (io.ReadClos
 var ErrNoState = errors.New("no state is there")
 
 // OpenTable opens the table of a stopped service for an operator's verb. Unlike
-// the service it makes none: a directory without one is ErrNoState. Other
-// errors are those of [table.Open]. The caller closes the table.
+// the service it makes none: a directory without one is ErrNoState. It takes the
+// rules that the state was born with. Other errors are those of [table.Open]. The
+// caller closes the table.
 func (c Config) OpenTable(log *slog.Logger) (*table.Table, error) {
+	if err := c.finishPromotion(); err != nil {
+		return nil, err
+	}
 	switch files, err := os.ReadDir(c.tableDir()); {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(files) == 0:
 		return nil, fmt.Errorf("state.dir: %w: %s has no table of a service", ErrNoState, c.State.Dir)
 	case err != nil:
 		return nil, fmt.Errorf("state.dir: %w", err)
 	}
-	t, err := table.Open(c.TableOptions(log))
-	if err != nil {
-		return nil, fmt.Errorf("state.dir: %w", err)
-	}
-	return t, nil
+	o := c.TableOptions(log)
+	o.AnyRules = true // verbs look, and do not fold
+	return c.openState(o)
 }
 
 // ResetPrior deletes the announcement on the prior topic and sets the

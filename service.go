@@ -269,8 +269,8 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err := c.OpenRuntime(); err != nil {
 		return err
 	}
-	if s.table, err = table.Open(c.TableOptions(s.log)); err != nil {
-		return fmt.Errorf("state.dir: %w", err)
+	if s.table, err = c.openState(c.TableOptions(s.log)); err != nil {
+		return err
 	}
 	if s.decoder, err = c.OpenDecoder(); err != nil {
 		return err

@@ -74,28 +74,31 @@ func (c Cut) Dim() int { return c.t.options.Dim }
 
 // Digest returns one SHA-256, in hex, over all facts in key order: rows, interned ids and forget marks. The same log and rules give the
 // same digest whatever the batches and restarts.
-func (t *Table) Digest() (string, error) {
+func (c Cut) Digest() (string, error) {
 	h := sha256.New()
 	write := func(b []byte) {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b))))
 		h.Write(b)
 	}
-	err := t.Export(func(c Cut) error {
-		for _, prefix := range factPrefixes() {
-			if err := c.Each(prefix, func(key, value []byte) error {
-				write(key)
-				write(value)
-				return nil
-			}); err != nil {
-				return err
-			}
+	for _, prefix := range factPrefixes() {
+		if err := c.Each(prefix, func(key, value []byte) error {
+			write(key)
+			write(value)
+			return nil
+		}); err != nil {
+			return "", fmt.Errorf("digesting the facts: %w", err)
 		}
-		return nil
-	})
-	if err != nil {
-		return "", fmt.Errorf("digesting the facts: %w", err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Digest is [Cut.Digest] of the state as it is.
+func (t *Table) Digest() (digest string, err error) {
+	err = t.Export(func(c Cut) (err error) {
+		digest, err = c.Digest()
+		return err
+	})
+	return digest, err
 }
 
 // Load makes a new state in o.Dir of the pairs that next returns until ok is false, in any order, as Cut.Each gave them. The state must be

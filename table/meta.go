@@ -57,6 +57,9 @@ func (t *Table) openMeta() error {
 	}
 	switch {
 	case found:
+		if t.options.AnyRules {
+			t.options.Rules = t.meta.Rules
+		}
 		return t.meta.compare(t.options)
 	case !empty:
 		return fmt.Errorf("%w: the directory holds a database without %s", ErrVersion, keyMeta)

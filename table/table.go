@@ -34,6 +34,7 @@ type Options struct {
 	Rules      Rules        // fixed when a state is born
 	CacheRows  int          // rows kept in memory, about 2 KB each; 0 means 16,384
 	Silent     bool         // nothing enters the outbox: another process folds the same log and sends
+	AnyRules   bool         // take the rules that the state was born with instead of refusing others; Rules are those of a new one
 	Logger     *slog.Logger // nil discards
 }
 

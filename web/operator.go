@@ -21,7 +21,7 @@ type Operator interface {
 }
 
 // Inspectable are the parts of a state that can be looked at.
-var Inspectable = []string{"users", "offsets", "outbox"}
+var Inspectable = []string{"users", "offsets", "outbox", "digest"}
 
 func (s *Server) getInspect(w http.ResponseWriter, r *http.Request) {
 	what := r.PathValue("what")

@@ -72,7 +72,7 @@ embeddings and images to Kafka.`,
 	})
 	root.AddCommand(
 		serveCommand(), demoCommand(), brokerCommand(), topicsCommand(), inspectCommand(), sampleCommand(),
-		snapshotCommand(), feedbackCommand(), itemsCommand(), priorCommand(), configCommand(), versionCommand(),
+		snapshotCommand(), replayCommand(), feedbackCommand(), itemsCommand(), priorCommand(), configCommand(), versionCommand(),
 	)
 	return root
 }
@@ -141,15 +141,21 @@ func dial(cmd *cobra.Command, path string) (rebeca.Config, *consumer.Client, err
 	if err != nil {
 		return c, nil, err
 	}
+	client, err := connect(cmd, c)
+	return c, client, err
+}
+
+// connect returns a client to brokers that answer. The caller closes it.
+func connect(cmd *cobra.Command, c rebeca.Config) (*consumer.Client, error) {
 	client, err := c.NewClient()
 	if err != nil {
-		return c, nil, err
+		return nil, err
 	}
 	if err := client.Ping(cmd.Context()); err != nil {
 		client.Close()
-		return c, nil, fmt.Errorf("kafka.brokers: %w", err)
+		return nil, fmt.Errorf("kafka.brokers: %w", err)
 	}
-	return c, client, nil
+	return client, nil
 }
 
 func loadConfig(path string) (rebeca.Config, error) {

@@ -27,6 +27,7 @@ func TestExits(t *testing.T) {
 	good := file("good.yaml", "kafka: {brokers: ['127.0.0.1:1']}\nstate: {dir: "+dir+"/state}\nprior: {dim: 16}\nhttp: {listen: '127.0.0.1:0'}\n")
 	open := file("open.yaml", "kafka: {brokers: ['127.0.0.1:1']}\nstate: {dir: "+dir+"/state}\nprior: {dim: 16}\nhttp: {listen: ':8080'}\n")
 	secret := file("secret.yaml", "kafka: {brokers: ['127.0.0.1:1']}\nstate: {dir: "+dir+"/state}\nprior: {dim: 16}\nhttp: {token_file: "+dir+"/absent}\n")
+	rules := file("rules.yaml", "generate: {count: 3}\n")
 	bad := file("bad.yaml", "kafka: {brokers: ['127.0.0.1:1'], partitons: 3}\nstate: {dir: x}\nprior: {dim: 16}\n")
 	published := writePublished(t, dir)
 	for _, c := range []struct {
@@ -79,6 +80,22 @@ func TestExits(t *testing.T) {
 		{"inspect users -c " + good, 1, dir + "/state"},
 		{"sample -c " + good + " --user u --out " + dir + "/out", 1, dir + "/state"},
 		{"snapshot create -c " + good, 1, dir + "/state"},
+		{"inspect digest -c " + good, 1, dir + "/state"},
+		{"inspect digest -c " + good + " --state " + dir + "/other", 1, dir + "/other"},
+		{"replay -c " + good, 2, "--from"},
+		{"replay frob -c " + good, 2, "frob"},
+		{"replay -c " + good + " --from earliest --to latest", 2, "--into"},
+		{"replay -c " + good + " --from soon --to latest --into " + dir + "/r", 2, "--from: \"soon\" is not earliest"},
+		{"replay -c " + good + " --from earliest --to 0:x --into " + dir + "/r", 2, "--to: \"0:x\""},
+		{"replay -c " + good + " --from earliest --to latest --into " + dir + "/r --rules " + rules, 2, "generate: line 1: unknown key"},
+		{"replay -c " + good + " --from earliest --to latest --into " + dir + "/r --rules " + dir + "/absent", 2, "--rules"},
+		{"replay -c " + good + " --from earliest --to latest --into " + dir + "/r", 1, "127.0.0.1:1"},
+		{"replay -c " + good + " --from earliest --to latest --into " + dir + "/r --dry-run", 1, "127.0.0.1:1"},
+		{"replay diff -c " + good, 2, "--b"},
+		{"replay diff -c " + good + " --b " + dir + "/r", 1, "--a: no state is there"},
+		{"replay diff -c " + good + " --b " + dir + "/r --limit -1", 2, "--limit"},
+		{"replay promote -c " + good, 2, "--from"},
+		{"replay promote -c " + good + " --from " + dir + "/r", 1, "no state is there"},
 		{"prior reset -c " + good, 1, "127.0.0.1:1"},
 		{"sample -c " + good + " --user u --out " + dir + " -n 0", 2, "-n"},
 		{"prior import " + good, 2, "out"},
@@ -105,7 +122,7 @@ func TestExits(t *testing.T) {
 			t.Errorf("rebeca %s: did something before it ended: %q", c.args, out.String())
 		}
 	}
-	for _, made := range []string{"/state", "/out"} {
+	for _, made := range []string{"/state", "/out", "/r", "/other"} {
 		if _, err := os.Stat(dir + made); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a verb that found nothing made %s: %v", made, err)
 		}

@@ -34,6 +34,7 @@ func inspectCommand() *cobra.Command {
 	}
 	path := configFlag(cmd)
 	cmd.Flags().Bool("json", true, "JSON lines, the only form there is")
+	dir := cmd.Flags().String("state", "", "look at this state directory, such as a replay's (default: state.dir)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !slices.Contains(web.Inspectable, args[0]) {
 			return usageError{fmt.Errorf("%q is not one of %s", args[0], strings.Join(web.Inspectable, ", "))}
@@ -42,8 +43,11 @@ func inspectCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if *dir != "" {
+			c.State.Dir = *dir
+		}
 		t, err := openTable(cmd, c)
-		if errors.Is(err, table.ErrLocked) {
+		if errors.Is(err, table.ErrLocked) && *dir == "" {
 			return rebeca.InspectRunning(cmd.Context(), c, args[0], cmd.OutOrStdout())
 		}
 		if err != nil {
