@@ -24,6 +24,24 @@ func BenchmarkStep(b *testing.B) {
 	}
 }
 
+// BenchmarkShortStep is BenchmarkStep where the longest window has so many entries.
+func BenchmarkShortStep(b *testing.B) {
+	for _, longest := range []int{15, 31, 52} {
+		b.Run(fmt.Sprintf("dim=16/hidden=96/contexts=64x%d/targets=4/threads=1", longest), func(b *testing.B) {
+			cfg := DefaultConfig(16)
+			l := newLearner(b, cfg, 1, ort.Options{Threads: 1})
+			rng := newRand(1)
+			batch := randomBatch(rng, cfg, cfg.Contexts, longest, cfg.Targets)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := l.Step(batch, 1e-3, rng); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkTransformerStep is one step of the default from 256 dimensions on, and of the published prior.
 func BenchmarkTransformerStep(b *testing.B) {
 	window := DefaultConfig(1024)

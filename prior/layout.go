@@ -62,6 +62,19 @@ func (l *layout) draw(rng *rand.Rand) []float32 {
 	return out
 }
 
+// largest returns the parameter that holds the value farthest from 0, and that value.
+func (l *layout) largest(flat []float32) (name string, value float32) {
+	name = l.parameters[0].name
+	for _, p := range l.parameters {
+		for _, x := range flat[p.offset : p.offset+p.size] {
+			if math.Abs(float64(x)) > math.Abs(float64(value)) {
+				name, value = p.name, x
+			}
+		}
+	}
+	return name, value
+}
+
 // weights are the parameters as values of a graph, by name.
 type weights map[string]*graph.Value
 

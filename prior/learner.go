@@ -101,8 +101,10 @@ func (l *Learner) stepOn(b *Batch, lr float64, noising noising) (StepStats, erro
 	}
 	stats := StepStats{Loss: float64(l.results[0].Data()[0]), GradNorm: float64(l.results[1].Data()[0])}
 	if !isFinite(stats.Loss) || !isFinite(stats.GradNorm) {
-		return stats, fmt.Errorf("training step %d: loss %v, gradient norm %v at learning rate %v: %w; weights kept as before",
-			l.steps+1, stats.Loss, stats.GradNorm, lr, ErrNotFinite)
+		name, weight := l.net.layout().largest(l.sides[l.current].vectors[sideParams])
+		return stats, fmt.Errorf("training step %d: loss %v, gradient norm %v at learning rate %v: %w; weights kept as before, "+
+			"the largest is %.3g in tensor %s: should steps go on being refused, lower the learning rate and go back to an earlier checkpoint",
+			l.steps+1, stats.Loss, stats.GradNorm, lr, ErrNotFinite, weight, name)
 	}
 	l.current = 1 - l.current
 	l.steps++

@@ -132,11 +132,18 @@ func TestDivergedStepIsRefused(t *testing.T) {
 	for i := range s.Params {
 		s.Params[i] = 1e30
 	}
+	for _, p := range newArchitecture(s.Config).layout().parameters {
+		if p.name == "block.1.mlp.in.weight" {
+			s.Params[p.offset+1] = -2e30
+		}
+	}
 	l := learnerOf(t, s)
 	before := l.State()
 	_, err := l.Step(randomBatch(newRand(1), l.net.Config, 3, 4, 2), 1e-3, newRand(1))
-	if !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), "step 1") {
-		t.Errorf("error %v", err)
+	for _, words := range []string{"step 1:", "weights kept", "-2e+30 in tensor block.1.mlp.in.weight", "lower the learning rate"} {
+		if !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), words) {
+			t.Errorf("error %v does not say %q", err, words)
+		}
 	}
 	sameState(t, "before and after", before, l.State())
 }
