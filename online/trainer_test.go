@@ -802,3 +802,18 @@ func TestLearns(t *testing.T) {
 		t.Errorf("held-out loss %.3f; told nobody %.3f; newborn %.3f", known, blind, start)
 	}
 }
+
+// TestAutoTakesNoUserTable: an imported checkpoint in the trainer's directory is no start for learning from windows.
+func TestAutoTakesNoUserTable(t *testing.T) {
+	have := prior.Config{Kind: "reference", Dim: 4, Users: 3}
+	for _, kind := range []string{"auto", "", "mlp"} {
+		if err := compatible(have, prior.Config{Kind: kind, Dim: 4}); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "prior.kind is reference") {
+			t.Errorf("%q: %v", kind, err)
+		}
+	}
+	for _, kind := range []string{"mlp", "transformer"} {
+		if err := compatible(prior.Config{Kind: kind, Dim: 4}, prior.Config{Kind: "auto", Dim: 4}); err != nil {
+			t.Errorf("auto: %v", err)
+		}
+	}
+}
