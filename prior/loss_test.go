@@ -54,6 +54,9 @@ func TestCosineIsDDPMs(t *testing.T) {
 			t.Errorf("step %d has %v, want %v", step, got, want)
 		}
 	}
+	if betas := cfg.Betas(); betas[999] != .999 || math.Abs(betas[998]-.75) > 1e-5 {
+		t.Errorf("the last two β are %v and %v, want .75 and the cap, .999", betas[998], betas[999])
+	}
 }
 
 // cosineBars is ᾱ of squaredcos_cap_v2, from the table's step 0 on.
