@@ -108,7 +108,7 @@ func (a reference) denoise(g *graph.Graph, w weights, in rows) *graph.Value {
 
 	c := g.SiLU(g.Linear(g.ReduceMean(tokens, false, 1), w["condition.in.weight"], w["condition.in.bias"]))
 	c = g.Linear(c, w["condition.out.weight"], w["condition.out.bias"])
-	ada := a.modulator(g, g.Linear(c, w["modulation.weight"], w["modulation.bias"]))
+	ada := a.modulator(g, w, c)
 	memory := g.Linear(g.Reshape(tokens, count*3, h), w["memory.weight"], w["memory.bias"])
 	parts := g.Split(memory, 1, equal(2*a.Blocks, h)...)
 
@@ -118,9 +118,7 @@ func (a reference) denoise(g *graph.Graph, w weights, in rows) *graph.Value {
 		name := blockName(b)
 		x = g.Add(x, a.selfAttention(g, w, name, ada(x, modsToken*b)))
 		normed := ada(x, modsToken*b+2)
-		q := a.queries(g, w, name, normed, count)
-		p := g.Softmax(g.MatMulTransposed(q, a.heads(g, parts[2*b], count), false, true))
-		x = g.Add(normed, a.gated(g, w, name, g.MatMul(p, a.heads(g, parts[2*b+1], count))))
+		x = g.Add(normed, a.crossAttention(g, w, name, normed, parts[2*b], parts[2*b+1]))
 		x = g.Add(x, a.feedForward(g, w, name, ada(x, modsToken*b+4)))
 		end()
 	}

@@ -43,13 +43,22 @@ func (c Config) paste(g *graph.Graph, w weights, x *graph.Value) *graph.Value {
 	return g.Linear(whole, w["out.whole.weight"], w["out.whole.bias"])
 }
 
-// modulator returns ada(x, i) = layernorm(x)·(1 + mod_i) + mod_i+1 for tokens x [R·T, H], where mods [R, count·H] holds all of a row.
-func (c Config) modulator(g *graph.Graph, mods *graph.Value) func(x *graph.Value, i int) *graph.Value {
-	count := mods.Shape()[0]
-	parts := g.Split(g.Reshape(mods, count, 1, mods.Shape()[1]), 2, equal(mods.Shape()[1]/c.Hidden, c.Hidden)...)
+// modulator returns ada(x, i) = layernorm(x)·(1 + mod_i) + mod_i+1 for tokens x [R·T, H], where a map of the condition [R, H] gives
+// all modulations of a row at once, scales and shifts in turn. The 1 is added to the map's bias: one sum of a vector in place of a
+// pass over the tokens in every norm and another in its gradient.
+func (c Config) modulator(g *graph.Graph, w weights, condition *graph.Value) func(x *graph.Value, i int) *graph.Value {
+	bias := w["modulation.bias"]
+	width := bias.Shape()[0]
+	ones := make([]float32, width)
+	for i := range ones {
+		ones[i] = float32(1 - i/c.Hidden%2)
+	}
+	mods := g.Linear(condition, w["modulation.weight"], g.Add(bias, g.Constant(ones, width)))
+	count := condition.Shape()[0]
+	parts := g.Split(g.Reshape(mods, count, 1, width), 2, equal(width/c.Hidden, c.Hidden)...)
 	return func(x *graph.Value, i int) *graph.Value {
 		x = g.Reshape(g.LayerNorm(x, normFloor), count, c.Tokens, c.Hidden)
-		return g.Reshape(g.Add(g.Add(x, g.Mul(x, parts[i])), parts[i+1]), count*c.Tokens, c.Hidden)
+		return g.Reshape(g.Add(g.Mul(x, parts[i]), parts[i+1]), count*c.Tokens, c.Hidden)
 	}
 }
 
@@ -85,6 +94,37 @@ func (c Config) queries(g *graph.Graph, w weights, block string, h *graph.Value,
 func (c Config) gated(g *graph.Graph, w weights, block string, seen *graph.Value) *graph.Value {
 	y := g.Linear(c.join(g, seen), w[block+"cross.out.weight"], w[block+"cross.out.bias"])
 	return g.Mul(y, w[block+"cross.gate"])
+}
+
+// crossAttention is gate · (W attention + b) of tokens h [R·T, H] to k keys and values of their row, both [R·k, H].
+//
+// It is written without queries and without an output map: k is small, so both maps are applied to the keys and values instead of
+// the tokens, x·(W_q,n K_nᵀ) for (x W_q,n) K_nᵀ and p·(V_n W_o,n) for (p V_n) W_o,n in each head n. A token then costs 2·k·N products
+// of width H in place of 2·H.
+func (c Config) crossAttention(g *graph.Graph, w weights, block string, h, keys, values *graph.Value) *graph.Value {
+	d, n := c.Hidden/c.Heads, c.Heads
+	rows := h.Shape()[0] / c.Tokens
+	k := keys.Shape()[0] / rows
+	byHead := func(x *graph.Value) *graph.Value { // [R·k, H] as [N, R·k, d]
+		return g.Transpose(g.Reshape(x, rows*k, n, d), 1, 0, 2)
+	}
+	byRow := func(x *graph.Value) *graph.Value { // [N, R·k, m] as [R, N·k, m]
+		m := x.Shape()[2]
+		return g.Reshape(g.Transpose(g.Reshape(x, n, rows, k, m), 1, 0, 2, 3), rows, n*k, m)
+	}
+	keys = c.scaled(g, byHead(keys))
+	query := g.Transpose(g.Reshape(w[block+"cross.query.weight"], c.Hidden, n, d), 1, 0, 2)
+	ask := byRow(g.MatMulTransposed(keys, query, false, true)) // [R, N·k, H]
+	bias := byRow(g.MatMul(keys, g.Reshape(w[block+"cross.query.bias"], n, d, 1)))
+	gate := w[block+"cross.gate"]
+	join := g.Reshape(g.Mul(w[block+"cross.out.weight"], gate), n, d, c.Hidden)
+	give := byRow(g.MatMul(byHead(values), join)) // [R, N·k, H]
+
+	scores := g.MatMulTransposed(g.Reshape(h, rows, c.Tokens, c.Hidden), ask, false, true)
+	scores = g.Add(scores, g.Reshape(bias, rows, 1, n*k))
+	p := g.Softmax(g.Reshape(scores, rows*c.Tokens*n, k))
+	seen := g.MatMul(g.Reshape(p, rows, c.Tokens, n*k), give)
+	return g.Add(g.Reshape(seen, rows*c.Tokens, c.Hidden), g.Mul(w[block+"cross.out.bias"], gate))
 }
 
 // feedForward is W₂ gelu(W₁ h).

@@ -1,6 +1,9 @@
 package graph
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // matmul is the matrix product over the last two dimensions; leading dimensions stretch to their common shape. Either factor may be
 // read transposed, which costs nothing: the kernel packs it the other way.
@@ -155,7 +158,15 @@ func (op gemm) gradient(g *Graph, n *node, dy []*Value) []*Value {
 	if len(n.in) == 2 {
 		return []*Value{da, db}
 	}
-	return []*Value{da, db, g.ReduceSum(dy[0], false, 0)}
+	return []*Value{da, db, g.columnSums(dy[0])}
+}
+
+// columnSums returns the sum over the rows of a matrix, as a product with ones, which the runtime does in half the time of a ReduceSum
+// or less.
+func (g *Graph) columnSums(x *Value) *Value {
+	rows, columns := matrix(x.shape, false)
+	ones := g.Constant(slices.Repeat([]float32{1}, rows), 1, rows)
+	return g.Reshape(g.gemm(ones, x, false, false), columns)
 }
 
 func (op gemm) eval(in, out []array) {

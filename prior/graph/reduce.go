@@ -136,7 +136,7 @@ func (softmax) infer(in []*Value) ([]valueType, error) { return inferLast(in) }
 func (softmax) gradient(g *Graph, n *node, dy []*Value) []*Value {
 	y := n.out[0]
 	weighted := g.Mul(dy[0], y)
-	return []*Value{g.Sub(weighted, g.Mul(y, g.ReduceSum(weighted, true, len(y.shape)-1)))}
+	return []*Value{g.Sub(weighted, g.Mul(y, g.lastSums(weighted)))}
 }
 func (softmax) eval(in, out []array) {
 	lastRows(in[0], out[0], func(x, y []float64) {
@@ -149,6 +149,21 @@ func (softmax) eval(in, out []array) {
 			y[i] /= sum
 		}
 	})
+}
+
+// shortRow is the longest row that lastSums sums by a product.
+const shortRow = 8
+
+// lastSums returns the sums over the last dimension, kept as one of 1. Short rows are summed by a product with ones that leaves the
+// sum in every place of the row: the runtime stretches a dimension of 1 to 3 at several times the cost of the arithmetic.
+func (g *Graph) lastSums(x *Value) *Value {
+	last := len(x.shape) - 1
+	width := x.shape[last]
+	if width > shortRow {
+		return g.ReduceSum(x, true, last)
+	}
+	ones := g.Constant(slices.Repeat([]float32{1}, width*width), width, width)
+	return g.Reshape(g.gemm(g.Reshape(x, size(x.shape)/width, width), ones, false, false), x.shape...)
 }
 
 // layerNorm centres and scales the last dimension. Its outputs are the result and, for the gradient, mean and 1/deviation.
