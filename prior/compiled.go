@@ -13,12 +13,12 @@ import (
 // nothing and costs up to half of a step. Which shape runs is a function of the batch alone, so the same batches still give the same
 // weights bit for bit.
 type compiled struct {
-	slots  int
-	step   *ort.Session
-	loss   *ort.Session
-	batch  *batchTensors
-	runs   [2]*ort.Binding    // runs[i] reads side i and writes the other
-	losses [2][2]*ort.Binding // by side, then of the weights and of their moving average
+	slots    int
+	step     *ort.Session
+	loss     *ort.Session
+	batch    *batchTensors
+	gradient *ort.Binding
+	losses   [2]*ort.Binding // of the weights, of their moving average
 }
 
 // shortSlots lists the slots, in rising order, of the shapes for short windows. Kinds other than the mlp have none: their tokens of
@@ -58,42 +58,32 @@ func (l *Learner) compile(c *compiled) (err error) {
 		return errors.Join(err, c.close())
 	}
 	c.batch = l.net.newBatchTensors(c.slots)
-	for i := range l.sides {
-		if err := l.bind(c, i); err != nil {
-			return errors.Join(err, c.close())
-		}
+	if err := l.bind(c); err != nil {
+		return errors.Join(err, c.close())
 	}
 	return nil
 }
 
-func (l *Learner) bind(c *compiled, i int) (err error) {
-	outputs := slices.Concat(l.results[:1], l.sides[1-i].allChunks(), l.results[1:])
-	if c.runs[i], err = c.step.Bind(l.stepInputs(c, i), outputs); err != nil {
+func (l *Learner) bind(c *compiled) (err error) {
+	v := l.vectors
+	in := func(which int) []*ort.Tensor { return slices.Concat(v.whole[which], c.batch.inputs()) }
+	if c.gradient, err = c.step.Bind(in(flatParams), slices.Concat(l.results[:1], v.whole[flatGradient], l.results[1:])); err != nil {
 		return err
 	}
-	for k, params := range l.sides[i].whole {
-		in := slices.Concat(params, c.batch.inputs())
-		if c.losses[i][k], err = c.loss.Bind(in, []*ort.Tensor{l.results[0], l.guess}); err != nil {
+	for i, which := range []int{flatParams, flatEMA} {
+		if c.losses[i], err = c.loss.Bind(in(which), []*ort.Tensor{l.results[0], l.guess}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// stepInputs are the tensors of stepGraph's inputs where side i holds the state.
-func (l *Learner) stepInputs(c *compiled, i int) []*ort.Tensor {
-	from := l.sides[i]
-	return slices.Concat(from.whole[sideParams], c.batch.inputs(), from.allChunks(), []*ort.Tensor{l.schedule})
-}
-
 // close frees everything; what it leaves can be compiled again.
 func (c *compiled) close() error {
 	var errs []error
-	for i := range c.runs {
-		for _, b := range []*ort.Binding{c.runs[i], c.losses[i][0], c.losses[i][1]} {
-			if b != nil {
-				errs = append(errs, b.Close())
-			}
+	for _, b := range []*ort.Binding{c.gradient, c.losses[0], c.losses[1]} {
+		if b != nil {
+			errs = append(errs, b.Close())
 		}
 	}
 	for _, s := range []*ort.Session{c.step, c.loss} {

@@ -17,8 +17,8 @@ type StepStats struct {
 	GradNorm float64 // before clipping
 }
 
-// Learner trains a prior. Weights, moving average and moments live in two sets of tensors, and each step reads one set and writes
-// the other, so a step copies nothing and a step that is refused leaves the weights as they were. It is not safe for concurrent use.
+// Learner trains a prior. A step is two runs over one set of vectors: the first computes loss and gradient and changes nothing else, so
+// that a step can be refused; the second is the optimizer, in place. It is not safe for concurrent use.
 type Learner struct {
 	net      *architecture
 	stats    Stats
@@ -28,12 +28,13 @@ type Learner struct {
 	noising  randomNoising
 	options  ort.Options
 	schedule *ort.Tensor
-	sides    [2]side
-	current  int // the side that holds the state
+	vectors  *vectors
 	results  [2]*ort.Tensor
 	guess    *ort.Tensor
+	update   optimizer
 	full     *compiled   // for windows of any length
 	shorter  []*compiled // for short windows, by rising slots; compiled when first asked for
+	failed   error       // of an update, which may have changed a part of the weights
 }
 
 // NewLearner compiles the training graphs and copies the state, which it does not keep.
@@ -56,13 +57,14 @@ func (l *Learner) build(s *State, o ort.Options) (err error) {
 	l.results = [2]*ort.Tensor{ort.NewTensor(1), ort.NewTensor(1)}
 	l.guess = ort.NewTensor(int64(l.net.Contexts*l.net.Targets), int64(l.net.Dim))
 	layout := l.net.layout()
-	for i := range l.sides {
-		if l.sides[i], err = layout.newSide(); err != nil {
-			return err
-		}
+	if l.vectors, err = layout.newVectors(); err != nil {
+		return err
 	}
 	for i, v := range s.vectors() {
-		copy(l.sides[0].vectors[i], v.data)
+		copy(l.vectors.flat[i], v.data)
+	}
+	if l.update, err = layout.newOptimizer(l.vectors, l.schedule, o); err != nil {
+		return err
 	}
 	for _, slots := range l.net.shortSlots() {
 		l.shorter = append(l.shorter, &compiled{slots: slots})
@@ -88,6 +90,9 @@ func (l *Learner) Step(b *Batch, lr float64, rng *rand.Rand) (StepStats, error) 
 
 // stepOn is Step with any noising.
 func (l *Learner) stepOn(b *Batch, lr float64, noising noising) (StepStats, error) {
+	if l.failed != nil {
+		return StepStats{}, fmt.Errorf("training step %d: weights are spoilt, go on from the last checkpoint: %w", l.steps+1, l.failed)
+	}
 	c, err := l.compiledFor(b)
 	if err == nil {
 		err = c.batch.set(l.net, l.stats, b, noising)
@@ -95,37 +100,25 @@ func (l *Learner) stepOn(b *Batch, lr float64, noising noising) (StepStats, erro
 	if err != nil {
 		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, err)
 	}
-	l.setSchedule(lr)
-	if err := c.runs[l.current].Run(); err != nil {
+	if err := c.gradient.Run(); err != nil {
 		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, err)
 	}
 	stats := StepStats{Loss: float64(l.results[0].Data()[0]), GradNorm: float64(l.results[1].Data()[0])}
 	if !isFinite(stats.Loss) || !isFinite(stats.GradNorm) {
-		name, weight := l.net.layout().largest(l.sides[l.current].vectors[sideParams])
+		name, weight := l.net.layout().largest(l.vectors.flat[flatParams])
 		return stats, fmt.Errorf("training step %d: loss %v, gradient norm %v at learning rate %v: %w; weights kept as before, "+
 			"the largest is %.3g in tensor %s: should steps go on being refused, lower the learning rate and go back to an earlier checkpoint",
 			l.steps+1, stats.Loss, stats.GradNorm, lr, ErrNotFinite, weight, name)
 	}
-	l.current = 1 - l.current
+	scheduleOf(l.steps+1, lr, stats.GradNorm).write(l.schedule.Data())
+	if l.failed = l.update.binding.Run(); l.failed != nil {
+		return stats, fmt.Errorf("updating weights in step %d: %w", l.steps+1, l.failed)
+	}
 	l.steps++
 	return stats, nil
 }
 
 func isFinite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
-
-func (l *Learner) setSchedule(lr float64) {
-	n := float64(l.steps + 1)
-	bias1, bias2 := 1-math.Pow(beta1, n), 1-math.Pow(beta2, n)
-	s := schedule{
-		keep: 1 - lr*weightDecay,
-		rate: lr * math.Sqrt(bias2) / bias1,
-		tiny: adamEpsilon * math.Sqrt(bias2),
-		ema:  1 - min(maxEMADecay, (1+n)/(10+n)),
-	}
-	for i, v := range []float64{s.keep, s.rate, s.tiny, s.ema} {
-		l.schedule.Data()[i] = float32(v)
-	}
-}
 
 // Loss returns the loss of b without an update, by the weights or, if ema is true, by their moving average. rng draws as in Step.
 func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
@@ -141,7 +134,7 @@ func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
 	if ema {
 		which = 1
 	}
-	if err := c.losses[l.current][which].Run(); err != nil {
+	if err := c.losses[which].Run(); err != nil {
 		return 0, fmt.Errorf("evaluating loss: %w", err)
 	}
 	return float64(l.results[0].Data()[0]), nil
@@ -149,11 +142,11 @@ func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
 
 // State returns a deep copy of what has been learned so far.
 func (l *Learner) State() *State {
-	at := l.sides[l.current]
+	at := l.vectors.flat
 	return &State{
 		Config: l.net.Config, Stats: l.stats.clone(), Seed: l.seed, Step: l.steps, Meta: maps.Clone(l.meta),
-		Params: slices.Clone(at.vectors[sideParams]), EMA: slices.Clone(at.vectors[sideEMA]),
-		M: slices.Clone(at.vectors[sideM]), V: slices.Clone(at.vectors[sideV]),
+		Params: slices.Clone(at[flatParams]), EMA: slices.Clone(at[flatEMA]),
+		M: slices.Clone(at[flatM]), V: slices.Clone(at[flatV]),
 	}
 }
 
@@ -165,14 +158,15 @@ func (l *Learner) Close() error {
 			errs = append(errs, c.close())
 		}
 	}
+	errs = append(errs, l.update.close())
 	tensors := append([]*ort.Tensor{l.schedule, l.guess}, l.results[:]...)
 	for _, t := range tensors {
 		if t != nil {
 			t.Close()
 		}
 	}
-	for _, s := range l.sides {
-		s.close()
+	if l.vectors != nil {
+		l.vectors.close()
 	}
 	return errors.Join(errs...)
 }

@@ -80,12 +80,12 @@ func wide(x []float32) []float64 {
 // stepInputs returns the inputs of the training graph that l would run next, after a batch was set, and the whole flat vectors too.
 func stepInputs(l *Learner) map[string][]float64 {
 	in := make(map[string][]float64)
-	tensors := l.stepInputs(l.full, l.current)
+	tensors := slices.Concat(l.vectors.whole[flatParams], l.full.batch.inputs())
 	for i, name := range l.net.stepGraph(l.net.slots()).InputNames() {
 		in[name] = wide(tensors[i].Data())
 	}
 	for i, name := range vectorNames() {
-		in[name] = wide(l.sides[l.current].vectors[i])
+		in[name] = wide(l.vectors.flat[i])
 	}
 	return in
 }
@@ -99,25 +99,39 @@ func TestStepMatchesInterpreter(t *testing.T) {
 	if err := l.full.batch.set(l.net, l.stats, b, &randomNoising{l.net.diffusion, newRand(3)}); err != nil {
 		t.Fatal(err)
 	}
-	l.setSchedule(1e-2)
-	want := l.net.stepGraph(l.net.slots()).Interpret(stepInputs(l))
+	layout := l.net.layout()
+	first := l.net.stepGraph(l.net.slots()).Interpret(stepInputs(l))
+	var gradient []float64
+	for _, p := range layout.parameters {
+		gradient = append(gradient, first["gradient."+p.name]...)
+	}
+	in := make(map[string][]float64)
+	for i, c := range layout.chunks(chunkSize) {
+		for v, name := range vectorNames() {
+			in[fmt.Sprintf("%s.%d", name, i)] = wide(l.vectors.flat[v][c.from:c.to])
+		}
+		in[fmt.Sprintf("gradient.%d", i)] = gradient[c.from:c.to]
+	}
+	scheduled := make([]float32, numSchedule)
+	scheduleOf(1, 1e-2, first["norm"][0]).write(scheduled)
+	in["schedule"] = wide(scheduled)
+	want := layout.optimizerGraph().Interpret(in)
 	stats, err := l.Step(b, 1e-2, newRand(3))
 	if err != nil {
 		t.Fatal(err)
 	}
 	const tolerance = 2e-6
-	after := l.sides[l.current]
 	for i, name := range vectorNames() {
 		var next []float64
-		for k := range l.net.layout().chunks(chunkSize) {
+		for k := range layout.chunks(chunkSize) {
 			next = append(next, want[fmt.Sprintf("next.%s.%d", name, k)]...)
 		}
-		if w := worst(t, after.vectors[i], next); w > tolerance {
+		if w := worst(t, l.vectors.flat[i], next); w > tolerance {
 			t.Errorf("next %s differs from the interpreter by %.2g", name, w)
 		}
 	}
-	if w := worst(t, []float32{float32(stats.Loss), float32(stats.GradNorm)}, []float64{want["loss"][0], want["norm"][0]}); w > tolerance {
-		t.Errorf("loss and norm %v differ from the interpreter's %v, %v", stats, want["loss"], want["norm"])
+	if w := worst(t, []float32{float32(stats.Loss), float32(stats.GradNorm)}, []float64{first["loss"][0], first["norm"][0]}); w > tolerance {
+		t.Errorf("loss and norm %v differ from the interpreter's %v, %v", stats, first["loss"], first["norm"])
 	}
 }
 

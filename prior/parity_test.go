@@ -182,7 +182,7 @@ func (f *fixture) checkStep(t *testing.T) {
 	if err := l.full.batch.set(l.net, l.stats, b, f.noising(t, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.full.losses[l.current][0].Run(); err != nil {
+	if err := l.full.losses[0].Run(); err != nil {
 		t.Fatal(err)
 	}
 	f.within(t, "predictions", l.guess.Data(), f.tensor(t, "prediction"), outputParity)

@@ -41,24 +41,24 @@ func (a *architecture) lossGraph(slots int) *graph.Graph {
 	return g
 }
 
-// schedule is what changes from step to step besides the data; the training graph reads its fields as inputs in this order.
-type schedule struct {
-	keep float64 // 1 - lr · weight decay
-	rate float64 // lr · sqrt(1 - β₂ᵗ) / (1 - β₁ᵗ)
-	tiny float64 // ε · sqrt(1 - β₂ᵗ)
-	ema  float64 // weight of the new weights in the moving average
-}
-
-const numSchedule = 4
-
-// stepGraph is a whole training step. Inputs are the weights by parameter, a batch, and what adamW declares; outputs are the loss and
-// those of adamW.
+// stepGraph is a training step up to the optimizer, for windows of so many slots. Inputs are the weights by parameter and a batch;
+// outputs are the loss, the gradient by parameter and its norm.
 func (a *architecture) stepGraph(slots int) *graph.Graph {
 	g := graph.New("step")
 	l := a.layout()
 	w, ordered := l.inputs(g)
 	_, loss := a.batchLoss(g, w, slots)
 	g.Output("loss", loss)
-	l.adamW(g, g.Gradients(loss, ordered...))
+	gradient := g.Gradients(loss, ordered...)
+	squares := make([]*graph.Value, len(gradient))
+	for i, d := range gradient {
+		g.Output("gradient."+l.parameters[i].name, d)
+		axes := make([]int, len(d.Shape()))
+		for k := range axes {
+			axes[k] = k
+		}
+		squares[i] = g.Reshape(g.ReduceSumSquare(d, false, axes...), 1)
+	}
+	g.Output("norm", g.Sqrt(g.ReduceSum(g.Concat(0, squares...), true, 0)))
 	return g
 }
