@@ -179,6 +179,11 @@ func (g *Graph) one(op operator, in ...*Value) *Value { return g.apply(op, in...
 
 // reachable returns the nodes that the values depend on, in order of creation, which is an order of evaluation.
 func (g *Graph) reachable(values []*Value) []*node {
+	return g.reachableBy(values, func(n *node) []*Value { return n.in })
+}
+
+// reachableBy is reachable for nodes that read the given values.
+func (g *Graph) reachableBy(values []*Value, reads func(*node) []*Value) []*node {
 	needed := make(map[*node]bool)
 	stack := slices.Clone(values)
 	for len(stack) > 0 {
@@ -188,7 +193,7 @@ func (g *Graph) reachable(values []*Value) []*node {
 			continue
 		}
 		needed[v.node] = true
-		stack = append(stack, v.node.in...)
+		stack = append(stack, reads(v.node)...)
 	}
 	var out []*node
 	for _, n := range g.nodes {

@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -39,13 +40,13 @@ func (g *Graph) Marshal() []byte {
 }
 
 func (g *Graph) marshalGraph() message {
-	nodes := g.reachable(g.outputs)
+	nodes := g.reachableBy(g.outputs, reads)
 	used := make(map[*Value]bool)
 	names := g.fileNames()
 	var m message
 	var initializers []message
 	for _, n := range nodes {
-		for _, v := range n.in {
+		for _, v := range reads(n) {
 			used[v] = true
 		}
 		f := n.op.onnx()
@@ -78,6 +79,31 @@ func (g *Graph) marshalGraph() message {
 	return m
 }
 
+// reads returns the inputs of a node as the file has them: a reshape of a reshape reads what the first one read, and where that gives
+// back the shape that was there before, no reshape is left. Each costs a run some microseconds.
+func reads(n *node) []*Value {
+	in := make([]*Value, len(n.in))
+	_, again := n.op.(reshape)
+	for i, v := range n.in {
+		in[i] = v
+		if whole := unshaped(v); again || slices.Equal(whole.shape, v.shape) {
+			in[i] = whole
+		}
+	}
+	return in
+}
+
+// unshaped returns the value whose reshape, or reshape of a reshape, v is.
+func unshaped(v *Value) *Value {
+	for v.node != nil {
+		if _, ok := v.node.op.(reshape); !ok {
+			break
+		}
+		v = v.node.in[0]
+	}
+	return v
+}
+
 // trailingName is the initializer that holds a node's constant input.
 func trailingName(n *node, i int) string { return fmt.Sprintf("%s#%d", n.name, i) }
 
@@ -99,11 +125,12 @@ func (g *Graph) fileNames() func(*Value) string {
 
 func marshalNode(n *node, f form, name func(*Value) string) message {
 	var m message
-	for _, v := range n.in {
+	in := reads(n)
+	for _, v := range in {
 		m.text(1, name(v))
 	}
 	if f.repeat {
-		m.text(1, name(n.in[0]))
+		m.text(1, name(in[0]))
 	}
 	for i := range f.trailing {
 		m.text(1, trailingName(n, i))
