@@ -178,8 +178,32 @@ func (c *Client) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Offsets returns the first offset that a partition still holds and the one that its next record will get.
+// leaderWait bounds how long Offsets waits for a partition's leader. A topic that was just made has none for some tens of
+// milliseconds, a broker that was just started leads none for a second.
+const leaderWait = 10 * time.Second
+
+// Offsets returns the first offset that a partition still holds and the one that its next record will get. While the partition has no
+// leader it asks again, for 10 s at most.
 func (c *Client) Offsets(ctx context.Context, topic string, partition int32) (first, last int64, err error) {
+	for until := time.Now().Add(leaderWait); ; {
+		first, last, err = c.offsets(ctx, topic, partition)
+		if !leaderless(err) || time.Now().After(until) {
+			return first, last, err
+		}
+		select {
+		case <-time.After(refreshEvery):
+		case <-ctx.Done():
+			return first, last, err
+		}
+	}
+}
+
+// leaderless reports whether a partition has no leader, or another than we knew.
+func leaderless(err error) bool {
+	return errors.Is(err, kafka.LeaderNotAvailable) || errors.Is(err, kafka.NotLeaderForPartition)
+}
+
+func (c *Client) offsets(ctx context.Context, topic string, partition int32) (first, last int64, err error) {
 	resp, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{
 		topic: {kafka.FirstOffsetOf(int(partition)), kafka.LastOffsetOf(int(partition))},
 	}})

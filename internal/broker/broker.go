@@ -52,15 +52,20 @@ func Start(o Options) (_ *Broker, err error) {
 			b.unlock()
 		}
 	}()
+	gate := newGate(listener)
 	options := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("rebeca-development"),
 		kfake.DefaultNumPartitions(1),
-		kfake.ListenFn(func(string, string) (net.Listener, error) { return listener, nil }),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return gate, nil }),
 		kfake.WithLogger(logger{o.Logger}),
 	}
+	var left []open
 	if o.DataDir != "" {
 		if b.lock, err = lock(o.DataDir); err != nil {
+			return nil, fmt.Errorf("starting the broker: %w", err)
+		}
+		if left, err = openTransactions(o.DataDir); err != nil {
 			return nil, fmt.Errorf("starting the broker: %w", err)
 		}
 		options = append(options, kfake.DataDir(o.DataDir))
@@ -68,6 +73,13 @@ func Start(o Options) (_ *Broker, err error) {
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
 		return nil, fmt.Errorf("starting the broker on %s: %w", o.DataDir, err)
 	}
+	if len(left) > 0 {
+		if err = b.markAborted(left, gate); err != nil {
+			b.cluster.Close()
+			return nil, fmt.Errorf("starting the broker on %s: ending the transactions of a broker that was killed: %w", o.DataDir, err)
+		}
+	}
+	gate.open()
 	return b, nil
 }
 

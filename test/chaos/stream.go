@@ -19,6 +19,7 @@ type stream struct {
 	rng      *rand.Rand
 	cl       *kgo.Client
 	settings settings
+	tx       transactions
 	run      string // distinguishes the ids of several streams
 	members  []*member
 	n        int
@@ -51,6 +52,7 @@ func newStream(broker string, s settings, seed uint64) (*stream, error) {
 	}
 	w := &stream{
 		rng: rand.New(rand.NewPCG(seed, 1)), cl: cl, settings: s, run: fmt.Sprintf("%x", seed), acknowledged: map[source]uint32{}, newest: map[int32]int64{},
+		tx: transactions{broker: broker, id: fmt.Sprintf("chaos-%x", seed)},
 	}
 	for i := range s.users {
 		name := fmt.Sprintf("user-%d", i)
@@ -101,7 +103,10 @@ func (w *stream) take() map[source]uint32 {
 	return got
 }
 
-func (w *stream) close() { w.cl.Close() }
+func (w *stream) close() {
+	w.tx.close()
+	w.cl.Close()
+}
 
 func (w *stream) send(topic string, partition int32, key string, value []byte, at time.Time) {
 	r := &kgo.Record{Topic: topic, Partition: partition, Key: []byte(key), Value: value, Timestamp: at}
@@ -152,6 +157,8 @@ func (w *stream) step() {
 		w.send(topicFeedback, m.partition, m.name, nil, time.Now())
 	case x < 123:
 		w.item(w.rng.IntN(2 * w.settings.items))
+	case x < 126:
+		w.transaction(m)
 	case x < 210 && len(m.sent) > 0:
 		w.resend(m)
 	default:
