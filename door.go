@@ -278,6 +278,9 @@ func (d *door) tell(e web.Event) {
 	}
 }
 
+// maxTold is how many events of one batch the gallery is told: more is history, and nobody can watch it.
+const maxTold = 64
+
 // folded tells the gallery of a batch that the table holds now.
 func (d *door) folded(records []table.Record) {
 	d.mu.Lock()
@@ -285,7 +288,7 @@ func (d *door) folded(records []table.Record) {
 	if len(d.subscribers) == 0 {
 		return
 	}
-	for _, r := range records {
+	for _, r := range records[max(0, len(records)-maxTold):] {
 		f := r.Feedback
 		if f == nil {
 			continue

@@ -29,7 +29,7 @@ func (l *learner) feed(partition int32) handler {
 		for i, r := range records {
 			// A record that teaches nothing still moves the cursor.
 			examples[i] = online.Example{Partition: partition, Offset: r.Offset, At: r.Time}
-			if f := judge(r, l.partitions).Feedback; f != nil {
+			if f := judge(r, l.partitions, new(schemas.Feedback)).Feedback; f != nil {
 				examples[i].UserID, examples[i].ItemID = f.UserID, f.ItemID
 				examples[i].Class, examples[i].EventHash = l.rules.Classes.Of(*f), schemas.EventHash(f.EventID)
 			}

@@ -34,8 +34,9 @@ type worker struct {
 
 // judge turns a record of the feedback topic into what the table folds: a
 // feedback, a forget mark, or a dead letter with the reason. The trainer reads
-// the same log through the same judge.
-func judge(r consumer.Record, partitions int) table.Record {
+// the same log through the same judge. f takes the feedback, so that a batch
+// needs one allocation for all of its own.
+func judge(r consumer.Record, partitions int, f *schemas.Feedback) table.Record {
 	out := table.Record{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Fingerprint: r.Fingerprint()}
 	out.Dead = misplaced(r, partitions)
 	switch {
@@ -43,11 +44,11 @@ func judge(r consumer.Record, partitions int) table.Record {
 	case r.Value == nil:
 		out.Forget = true
 	default:
-		f, err := schemas.DecodeFeedback(r.Key, r.Value, r.Time)
-		if err != nil {
+		var err error
+		if *f, err = schemas.DecodeFeedback(r.Key, r.Value, r.Time); err != nil {
 			out.Dead = rejection(err)
 		} else {
-			out.Feedback = &f
+			out.Feedback = f
 		}
 	}
 	return out
@@ -87,8 +88,9 @@ func (w *worker) foldFeedback(partition int32) handler {
 		if w.samples {
 			b.IntentCount = w.generate.Count
 		}
-		for _, r := range records {
-			j := judge(r, w.partitions)
+		feedback := make([]schemas.Feedback, len(records))
+		for i, r := range records {
+			j := judge(r, w.partitions, &feedback[i])
 			if j.Dead != nil && !w.samples {
 				continue // the worker of this partition sends the dead letter
 			}

@@ -90,6 +90,16 @@ func ParseFeedback(value []byte, recordTime time.Time) (Feedback, error) {
 }
 
 func scanFeedback(value []byte) (f Feedback, err error) {
+	if len(value) <= MaxValue {
+		if f, ok := quickFeedback(value); ok {
+			return f, nil
+		}
+	}
+	return walkFeedback(value)
+}
+
+// walkFeedback is scanFeedback for any text.
+func walkFeedback(value []byte) (f Feedback, err error) {
 	o, err := openObject(value, MaxValue)
 	if err != nil {
 		return f, err
@@ -173,6 +183,9 @@ func checkID(field, id string) error {
 	if len(id) > MaxID {
 		return reject(ReasonBadID, "%s of %d bytes exceeds %d", field, len(id), MaxID)
 	}
+	if plain(id) {
+		return nil
+	}
 	for _, r := range id {
 		// U+FFFD stands for what was not Unicode: different broken ids would meet in it.
 		if unicode.IsControl(r) || r == utf8.RuneError {
@@ -180,6 +193,16 @@ func checkID(field, id string) error {
 		}
 	}
 	return nil
+}
+
+// plain reports whether s is printable ASCII.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func checkKey(key []byte, field, id string) error {

@@ -123,46 +123,50 @@ func (t *Table) fits(records []Record) int {
 // folding is one transaction of Fold.
 type folding struct {
 	*change
-	batch  *Batch
-	out    *Folded
-	drafts map[string]*draft
-	order  []*draft
+	batch *Batch
+	out   *Folded
+	users *drafts
 }
 
 // draft is a user while a batch is folded.
 type draft struct {
 	user    string
-	row     row
+	row     patch
 	had     bool    // there is a row in the table
 	changed bool    // the table must be written
 	cause   *Record // the newest fresh event
 }
 
-func (d *draft) reset(user string) {
-	*d = draft{user: user, row: row{last: -1, newest: d.row.newest[:0], older: d.row.older[:0], seen: d.row.seen[:0]}}
+// drafts are the users of a transaction by name and in the order of their first record. What a transaction needs bounds them; they are
+// kept from one to the next for their memory.
+type drafts struct {
+	at  map[string]*draft
+	all []*draft // the first n are in use
+	n   int
 }
 
-// drafts are kept from one batch to the next for the memory of their rows.
-type drafts []*draft
+func newDrafts() drafts { return drafts{at: map[string]*draft{}} }
 
-func (s *drafts) take() *draft {
-	n := len(*s)
-	if n == 0 {
-		return &draft{}
+func (s *drafts) used() []*draft { return s.all[:s.n] }
+
+func (s *drafts) add(user string) *draft {
+	if s.n == len(s.all) {
+		s.all = append(s.all, &draft{})
 	}
-	d := (*s)[n-1]
-	*s = (*s)[:n-1]
+	d := s.all[s.n]
+	s.n++
+	d.user = user
+	s.at[user] = d
 	return d
 }
 
-// maxSpare bounds the drafts kept: about a batch's.
-const maxSpare = 1000
-
-func (s *drafts) keep(used []*draft) {
-	for _, d := range used {
-		d.cause = nil // it would hold on to the batch
+// clear forgets all users; a draft would hold on to the batch.
+func (s *drafts) clear() {
+	for _, d := range s.used() {
+		*d = draft{}
 	}
-	*s = append(*s, used[:min(len(used), maxSpare-min(maxSpare, len(*s)))]...)
+	clear(s.at)
+	s.n = 0
 }
 
 func (t *Table) foldPart(p *partition, b *Batch, out *Folded) error {
@@ -175,8 +179,8 @@ func (t *Table) foldPart(p *partition, b *Batch, out *Folded) error {
 		if err := c.advance(b.Topic, b.Partition, firstOffset(b), b.Next, print); err != nil {
 			return err
 		}
-		f := folding{change: c, batch: b, out: &result, drafts: make(map[string]*draft, len(b.Records))}
-		defer func() { p.spare.keep(f.order) }()
+		f := folding{change: c, batch: b, out: &result, users: &p.drafts}
+		defer f.users.clear()
 		for i := range b.Records {
 			if err := f.record(&b.Records[i]); err != nil {
 				return fmt.Errorf("record at %d: %w", b.Records[i].Offset, err)
@@ -229,23 +233,16 @@ func (f *folding) source(r *Record) schemas.Source {
 
 // draft returns the user's draft, read from the table at its first use.
 func (f *folding) draft(user string) (*draft, error) {
-	if d := f.drafts[user]; d != nil {
+	if d := f.users.at[user]; d != nil {
 		return d, nil
 	}
-	d := f.p.spare.take()
-	d.reset(user)
 	b, err := f.t.rowValue(f.txn, f.p, user)
 	if err != nil {
 		return nil, err
 	}
-	if b != nil {
-		if err := d.row.decode(b); err != nil {
-			return nil, fmt.Errorf("user %q: %w", user, err)
-		}
-		d.had = true
-	}
-	f.drafts[user] = d
-	f.order = append(f.order, d)
+	d := f.users.add(user)
+	d.had = b != nil
+	d.row.open(b)
 	return d, nil
 }
 
@@ -258,12 +255,13 @@ type stored struct {
 
 // finish writes rows and intents.
 func (f *folding) finish() error {
-	var rows []stored
-	for _, d := range f.order {
+	rows := make([]stored, 0, f.users.n)
+	f.out.Users = make([]string, 0, f.users.n)
+	for _, d := range f.users.used() {
 		if !d.changed {
 			continue
 		}
-		value := d.row.encode()
+		value := d.row.value()
 		if err := f.set(userKey(prefixRow, f.p.id, d.user), value); err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ func TestAnyBatchesAndRestartsGiveTheSameFacts(t *testing.T) {
 			for _, way := range []struct {
 				name                   string
 				largest, reopen, cache int
-			}{{"whole", len(log), 0, 0}, {"single", 1, 400, 3}, {"mixed", 90, 25, 5}} {
+			}{{"whole", len(log), 0, 0}, {"single", 1, 400, 1}, {"mixed", 90, 25, 5000}} {
 				table := replay(t, log, way.largest, way.reopen, way.cache, seed, m)
 				compare(t, table, m)
 				got := digest(t, table)
@@ -49,7 +49,7 @@ func replay(t *testing.T, log []Record, largest, reopenEvery, cache int, seed ui
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 2))
 	o := options(t.TempDir())
-	o.CacheRows = cache
+	o.CacheBytes = cache
 	table := open(t, o)
 	var sum Folded
 	for batches := 1; len(log) > 0; batches++ {
@@ -208,8 +208,9 @@ func TestFailedFoldLeavesNothing(t *testing.T) {
 	failed := errors.New("made to fail")
 	p := table.partitions[0]
 	p.mu.Lock()
+	users := newDrafts()
 	err := table.update(p, func(c *change) error {
-		f := folding{change: c, batch: &Batch{Topic: topic, IntentCount: 1}, out: &Folded{}, drafts: map[string]*draft{}}
+		f := folding{change: c, batch: &Batch{Topic: topic, IntentCount: 1}, out: &Folded{}, users: &users}
 		for _, r := range []Record{event(1, "b", "new item", "like"), dead(2, "b", "?")} {
 			if err := f.record(&r); err != nil {
 				return err
@@ -538,7 +539,7 @@ func TestPartitionsAreApart(t *testing.T) {
 // Readers beside the writer meet whole rows only.
 func TestReadersBesideTheFold(t *testing.T) {
 	o := options(t.TempDir())
-	o.CacheRows = 4
+	o.CacheBytes = 4 * 2000
 	table := open(t, o)
 	stop, done := make(chan struct{}), make(chan error)
 	go func() {

@@ -1,11 +1,15 @@
 package table
 
-import "sync"
+import (
+	"strings"
+	"sync"
+)
 
 // rowCache keeps the encoded rows used last by the writer of a partition. Values are immutable, so readers share them.
 type rowCache struct {
 	mu       sync.Mutex // guards all
-	limit    int
+	limit    int        // bytes
+	bytes    int
 	at       map[string]int
 	nodes    []cached // nodes[0] is the ring's root: its next is the newest, its previous the oldest
 	released []int
@@ -16,6 +20,11 @@ type cached struct {
 	value          []byte
 	previous, next int
 }
+
+// cachedOverhead is about what a cached row costs beside its user and value: a node and a place in the map.
+const cachedOverhead = 112
+
+func (n *cached) cost() int { return cachedOverhead + len(n.user) + cap(n.value) }
 
 func newRowCache(limit int) *rowCache {
 	return &rowCache{limit: limit, at: map[string]int{}, nodes: make([]cached, 1)}
@@ -44,26 +53,34 @@ func (c *rowCache) peek(user string) []byte {
 	return nil
 }
 
+// put makes a value the user's and the newest, and drops the oldest until the limit is kept; the newest stays in any case.
 func (c *rowCache) put(user string, value []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if i, ok := c.at[user]; ok {
+		c.bytes += cap(value) - cap(c.nodes[i].value)
 		c.nodes[i].value = value
 		c.unlink(i)
 		c.link(i)
-		return
+	} else {
+		c.add(user, value)
 	}
-	if len(c.at) >= c.limit {
+	for c.bytes > c.limit && len(c.at) > 1 {
 		c.drop(c.nodes[0].previous)
 	}
+}
+
+func (c *rowCache) add(user string, value []byte) {
 	i := len(c.nodes)
 	if n := len(c.released); n > 0 {
 		i, c.released = c.released[n-1], c.released[:n-1]
 	} else {
 		c.nodes = append(c.nodes, cached{})
 	}
+	user = strings.Clone(user) // it may be part of a larger text
 	c.nodes[i] = cached{user: user, value: value}
 	c.at[user] = i
+	c.bytes += c.nodes[i].cost()
 	c.link(i)
 }
 
@@ -77,6 +94,7 @@ func (c *rowCache) remove(user string) {
 
 func (c *rowCache) drop(i int) {
 	c.unlink(i)
+	c.bytes -= c.nodes[i].cost()
 	delete(c.at, c.nodes[i].user)
 	c.nodes[i] = cached{}
 	c.released = append(c.released, i)

@@ -23,7 +23,7 @@ func crashLog() []Record { return randomLog(99, 6000) }
 // prints a line per batch, so that the parent knows it lives.
 func child(dir string) int {
 	o := options(dir)
-	o.CacheRows = 7
+	o.CacheBytes = 7 * 2000
 	table, err := Open(o)
 	if err == nil {
 		err = childFold(table)

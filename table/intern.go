@@ -2,32 +2,33 @@ package table
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 )
 
 // interner numbers the item ids of one partition's windows in order of their first entry. The numbers are part of the facts.
 type interner struct {
-	mu    sync.RWMutex // guards all; the partition's lock keeps writers apart
-	ids   []string
-	index map[string]uint32
+	index map[string]uint32 // guarded by the partition's lock: only its writer asks
+
+	mu  sync.RWMutex // guards ids, which readers ask for; only the partition's writer changes them
+	ids []string
 }
 
 func newInterner() *interner { return &interner{index: map[string]uint32{}} }
 
 func (n *interner) find(id string) (uint32, bool) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
 	i, ok := n.index[id]
 	return i, ok
 }
 
 func (n *interner) intern(id string) uint32 {
-	if i, ok := n.find(id); ok {
+	if i, ok := n.index[id]; ok {
 		return i
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	i := uint32(len(n.ids))
+	id = strings.Clone(id) // it may be part of a larger text
 	n.ids = append(n.ids, id)
 	n.index[id] = i
 	return i

@@ -50,7 +50,7 @@ func TestOpenRefusesBadOptions(t *testing.T) {
 		{func(o *Options) { o.Dir = "" }, "dir:"},
 		{func(o *Options) { o.Partitions = 0 }, "partitions:"},
 		{func(o *Options) { o.Dim = -1 }, "dim:"},
-		{func(o *Options) { o.CacheRows = -1 }, "cache_rows:"},
+		{func(o *Options) { o.CacheBytes = -1 }, "cache_bytes:"},
 		{func(o *Options) { o.Rules.Newest = 0 }, "rules: newest:"},
 	} {
 		o := options(filepath.Join(t.TempDir(), "state"))

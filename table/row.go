@@ -38,6 +38,15 @@ const (
 	entrySize  = 4 + 1 + 6 + 6 + 8
 	hashSize   = 8
 	max48      = 1<<48 - 1
+
+	// Places in the header and in an entry.
+	rowEventsAt  = 1
+	rowPositives = 9
+	rowNegatives = 17
+	rowLast      = 25
+	rowCounts    = 33
+	entryKind    = 4
+	entryHash    = 17
 )
 
 // rowSize is the size of a full row under the rules.
@@ -96,26 +105,16 @@ func rowEvents(b []byte) (uint64, error) {
 
 // decode reads a row into r, reusing its slices. Errors wrap ErrCorrupt.
 func (r *row) decode(b []byte) error {
-	if len(b) < rowHeader {
-		return fmt.Errorf("%w: row of %d bytes", ErrCorrupt, len(b))
-	}
-	if b[0] != rowVersion {
-		return fmt.Errorf("%w: row of version %d", ErrCorrupt, b[0])
+	if err := checkRow(b); err != nil {
+		return err
 	}
 	le := binary.LittleEndian
-	r.events, r.positives, r.negatives, r.last = le.Uint64(b[1:]), le.Uint64(b[9:]), le.Uint64(b[17:]), int64(le.Uint64(b[25:]))
-	newest, older, seen := int(le.Uint16(b[33:])), int(le.Uint16(b[35:])), int(le.Uint16(b[37:]))
-	if want := rowHeader + (newest+older)*entrySize + seen*hashSize; len(b) != want {
-		return fmt.Errorf("%w: row of %d bytes where its counts make %d", ErrCorrupt, len(b), want)
-	}
+	r.events, r.positives, r.negatives = le.Uint64(b[rowEventsAt:]), le.Uint64(b[rowPositives:]), le.Uint64(b[rowNegatives:])
+	r.last = int64(le.Uint64(b[rowLast:]))
+	newest, older, seen := int(le.Uint16(b[rowCounts:])), int(le.Uint16(b[rowCounts+2:])), int(le.Uint16(b[rowCounts+4:]))
 	b = b[rowHeader:]
-	var err error
-	if r.newest, b, err = decodeEntries(r.newest[:0], b, newest); err != nil {
-		return err
-	}
-	if r.older, b, err = decodeEntries(r.older[:0], b, older); err != nil {
-		return err
-	}
+	r.newest, b = decodeEntries(r.newest[:0], b, newest)
+	r.older, b = decodeEntries(r.older[:0], b, older)
 	r.seen = r.seen[:0]
 	for i := range seen {
 		r.seen = append(r.seen, le.Uint64(b[i*hashSize:]))
@@ -123,19 +122,19 @@ func (r *row) decode(b []byte) error {
 	return nil
 }
 
-func decodeEntries(dst []entry, b []byte, n int) ([]entry, []byte, error) {
+func decodeEntries(dst []entry, b []byte, n int) ([]entry, []byte) {
 	for range n {
-		e := entry{
-			item: binary.LittleEndian.Uint32(b), kind: b[4] >> 4, class: prior.Class(b[4] & 15),
-			at: int64(uint48(b[5:])), offset: int64(uint48(b[11:])), hash: binary.LittleEndian.Uint64(b[17:]),
-		}
-		if e.kind == 0 || int(e.kind) >= len(kindCodes) || e.class == prior.ClassNone || e.class > prior.NumClasses {
-			return nil, nil, fmt.Errorf("%w: entry of kind %d and class %d", ErrCorrupt, e.kind, e.class)
-		}
-		dst = append(dst, e)
+		dst = append(dst, decodeEntry(b))
 		b = b[entrySize:]
 	}
-	return dst, b, nil
+	return dst, b
+}
+
+func decodeEntry(b []byte) entry {
+	return entry{
+		item: binary.LittleEndian.Uint32(b), kind: b[entryKind] >> 4, class: prior.Class(b[entryKind] & 15),
+		at: int64(uint48(b[5:])), offset: int64(uint48(b[11:])), hash: binary.LittleEndian.Uint64(b[entryHash:]),
+	}
 }
 
 // public converts r, resolving interned ids by names.

@@ -32,7 +32,7 @@ type Options struct {
 	Partitions int32        // of every user-keyed topic; fixed when a state is born
 	Dim        int          // of item embeddings; fixed when a state is born
 	Rules      Rules        // fixed when a state is born
-	CacheRows  int          // rows kept in memory, about 2 KB each; 0 means 16,384
+	CacheBytes int          // of rows kept in memory, over all partitions; 0 means 64 MiB
 	Silent     bool         // nothing enters the outbox: another process folds the same log and sends
 	AnyRules   bool         // take the rules that the state was born with instead of refusing others; Rules are those of a new one
 	Logger     *slog.Logger // nil discards
@@ -46,8 +46,8 @@ func (o Options) validate() error {
 		return fmt.Errorf("partitions: %d is not positive", o.Partitions)
 	case o.Dim < 1:
 		return fmt.Errorf("dim: %d is not positive", o.Dim)
-	case o.CacheRows < 0:
-		return fmt.Errorf("cache_rows: %d is negative", o.CacheRows)
+	case o.CacheBytes < 0:
+		return fmt.Errorf("cache_bytes: %d is negative", o.CacheBytes)
 	}
 	if err := o.Rules.Validate(); err != nil {
 		return fmt.Errorf("rules: %w", err)
@@ -59,8 +59,8 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.CacheRows == 0 {
-		o.CacheRows = defaultCache
+	if o.CacheBytes == 0 {
+		o.CacheBytes = defaultCache
 	}
 	return o
 }
@@ -95,7 +95,7 @@ type partition struct {
 	waiting waiting
 	outbox  outboxIndex
 	stale   staleSet
-	spare   drafts
+	drafts  drafts
 }
 
 // mark is what is kept of a forgotten user.
@@ -109,7 +109,7 @@ const (
 	memTableSize   = 32 << 20
 	valueThreshold = 1 << 20
 	valueLogSize   = 128 << 20 // bounds a single value too
-	defaultCache   = 16384
+	defaultCache   = 64 << 20
 )
 
 func badgerOptions(dir string, log *slog.Logger) badger.Options {
@@ -137,7 +137,7 @@ func Open(o Options) (*Table, error) {
 	}
 	t := &Table{db: db, options: o, budget: db.MaxBatchSize() * 3 / 4, catalogue: newCatalogue(o.Dim), users: newUserList()}
 	for i := range o.Partitions {
-		t.partitions = append(t.partitions, newPartition(i, max(1, o.CacheRows/int(o.Partitions))))
+		t.partitions = append(t.partitions, newPartition(i, o.CacheBytes/int(o.Partitions)))
 	}
 	if err := t.start(); err != nil {
 		db.Close()
@@ -146,10 +146,10 @@ func Open(o Options) (*Table, error) {
 	return t, nil
 }
 
-func newPartition(id int32, cacheRows int) *partition {
+func newPartition(id int32, cacheBytes int) *partition {
 	return &partition{
-		id: id, items: newInterner(), rows: newRowCache(cacheRows), notify: make(chan struct{}, 1),
-		marks: map[forgotten]mark{}, waiting: newWaiting(), outbox: newOutboxIndex(), stale: newStaleSet(),
+		id: id, items: newInterner(), rows: newRowCache(cacheBytes), notify: make(chan struct{}, 1),
+		marks: map[forgotten]mark{}, waiting: newWaiting(), outbox: newOutboxIndex(), stale: newStaleSet(), drafts: newDrafts(),
 	}
 }
 

@@ -2,6 +2,7 @@ package table
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -22,6 +23,7 @@ func (l *userList) add(user string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.at[user]; !ok {
+		user = strings.Clone(user) // it may be part of a larger text
 		l.at[user] = len(l.names)
 		l.names = append(l.names, user)
 	}
@@ -68,7 +70,7 @@ func (t *Table) UserAt(i int) string {
 	return t.users.names[i]
 }
 
-// rowValue returns a user's encoded row as of the last commit, nil if there is none. It must not be changed.
+// rowValue returns a user's encoded row as of the last commit, whole, nil if there is none. It must not be changed.
 func (t *Table) rowValue(txn *badger.Txn, p *partition, user string) ([]byte, error) {
 	if b := p.rows.get(user); b != nil {
 		return b, nil
@@ -76,7 +78,13 @@ func (t *Table) rowValue(txn *badger.Txn, p *partition, user string) ([]byte, er
 	if !t.users.has(user) {
 		return nil, nil
 	}
-	return readRow(txn, p.id, user)
+	b, err := readRow(txn, p.id, user)
+	if err == nil && b != nil {
+		if err = checkRow(b); err != nil {
+			err = fmt.Errorf("user %q: %w", user, err)
+		}
+	}
+	return b, err
 }
 
 func readRow(txn *badger.Txn, partition int32, user string) (value []byte, err error) {
@@ -176,6 +184,7 @@ func (s *staleSet) mark(user string) {
 	if _, ok := s.since[user]; ok {
 		return
 	}
+	user = strings.Clone(user) // it may be part of a larger text
 	s.next++
 	s.since[user] = s.next
 	s.order = append(s.order, staleSince{user, s.next})

@@ -13,8 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 	"time"
 
 	"rebeca/internal/figures"
@@ -66,7 +64,7 @@ func measure(duration time.Duration) (figures.Figures, error) {
 		return nil, err
 	}
 	got := figures.Figures{"page_live_s": time.Since(started).Seconds(), "cores": float64(runtime.NumCPU())}
-	peak := watchMemory(demo)
+	peak := demo.WatchMemory()
 	if err := demo.Wait(duration + grace); err != nil {
 		return nil, fmt.Errorf("running the demonstration: %w; it said:\n%s", err, demo.Tail(20))
 	}
@@ -75,42 +73,6 @@ func measure(duration time.Duration) (figures.Figures, error) {
 	}
 	got["wall_s"] = time.Since(started).Seconds()
 	return got, readReport(report, got)
-}
-
-// watchMemory returns a channel with the largest anonymous resident memory of the process, in MiB, sent once when it has ended; 0
-// where the system does not tell.
-func watchMemory(p *process.Process) <-chan float64 {
-	peak := make(chan float64, 1) // holds the one result, so that nobody has to wait for it
-	go func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		most := 0.0
-		for {
-			select {
-			case <-p.Done():
-				peak <- most
-				return
-			case <-tick.C:
-				most = max(most, anonymousMiB(p.PID()))
-			}
-		}
-	}()
-	return peak
-}
-
-// anonymousMiB reads RssAnon, see proc(5).
-func anonymousMiB(pid int) float64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, found := strings.CutPrefix(line, "RssAnon:"); found {
-			kib, _ := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 64)
-			return kib / 1024
-		}
-	}
-	return 0
 }
 
 // readReport adds the numbers of the demonstration's report to got: nested objects by joined names, other values left out.

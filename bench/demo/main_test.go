@@ -34,16 +34,3 @@ func TestReadReport(t *testing.T) {
 		t.Error("a report that is not there was read")
 	}
 }
-
-func TestAnonymousMemoryIsOfTheProcess(t *testing.T) {
-	if _, err := os.Stat("/proc/self/status"); err != nil {
-		t.Log("this system does not tell the memory of a process; 0 means unknown")
-		return
-	}
-	if mib := anonymousMiB(os.Getpid()); mib <= 0 || mib > 1<<20 {
-		t.Errorf("this process holds %g MiB", mib)
-	}
-	if mib := anonymousMiB(-1); mib != 0 {
-		t.Errorf("a process that is not there holds %g MiB", mib)
-	}
-}

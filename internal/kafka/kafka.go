@@ -113,6 +113,9 @@ func (b *Broker) Done() <-chan struct{} { return b.process.Done() }
 // PID returns the id of the broker's process.
 func (b *Broker) PID() int { return b.process.PID() }
 
+// CPU returns the processor time the broker has used.
+func (b *Broker) CPU() time.Duration { return b.process.CPU() }
+
 // Client returns a client without cached metadata, for one request.
 func (b *Broker) Client() *kafka.Client {
 	return &kafka.Client{Addr: kafka.TCP(b.Address), Timeout: 5 * time.Second, Transport: &kafka.Transport{}}

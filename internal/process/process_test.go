@@ -152,3 +152,26 @@ func waitFor(t *testing.T, holds func() bool) {
 		t.Fatal(err)
 	}
 }
+
+func TestUsageIsOfTheProcess(t *testing.T) {
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Log("this system does not tell what a process uses; 0 means unknown")
+		return
+	}
+	busy := start(t, "while :; do :; done")
+	peak := busy.WatchMemory()
+	waitFor(t, func() bool { return busy.CPU() >= 50*time.Millisecond && busy.AnonymousMiB() > 0 })
+	if mib := busy.AnonymousMiB(); mib > 1024 {
+		t.Errorf("a shell holds %g MiB", mib)
+	}
+	if cpu := busy.CPU(); cpu > time.Hour {
+		t.Errorf("a shell has used %v", cpu)
+	}
+	busy.Kill()
+	if mib := <-peak; mib < 0 || mib > 1024 {
+		t.Errorf("a shell held %g MiB", mib)
+	}
+	if busy.CPU() != 0 || busy.AnonymousMiB() != 0 {
+		t.Error("a process that has ended uses something")
+	}
+}
