@@ -9,7 +9,7 @@ DURATION ?= 60s
 # How long each decoder is fuzzed.
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test test-kafka test-browser test-compose test-parity chaos fuzz check fmt vet bench-demo bench-prior onnxruntime clean
+.PHONY: help build demo test test-kafka test-browser test-compose test-parity chaos fuzz check fmt vet bench-demo bench-prior bench-fold onnxruntime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ PRIOR_FIGURES ?= bench/results/prior.json
 bench-prior: onnxruntime ## measure the learning engine against PyTorch and write PRIOR_FIGURES
 	python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
 	$(GO) run ./bench/prior -python "$$python" -rounds $(ROUNDS) -out "$(PRIOR_FIGURES)"
+
+bench-fold: build ## measure the fold against Kafka Streams on one Apache Kafka (needs Java 17 and Maven) and write bench/results/fold.json
+	$(GO) run ./bench/fold -out bench/results/fold.json
 
 onnxruntime: ## fetch the shared library of ONNX Runtime into the per-user cache, once
 	@$(PYTHON) tools/onnxruntime.py

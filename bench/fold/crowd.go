@@ -57,7 +57,7 @@ func (b *bench) crowd() (figures.Figures, error) {
 		return nil, fmt.Errorf("the state has %d users of %d", st.Users, b.crowdUsers)
 	}
 	return figures.Figures{
-		"crowd_users": float64(b.crowdUsers), "crowd_events": float64(b.crowdEvents), "crowd_events_per_s": float64(b.crowdEvents) / took.Seconds(),
+		"crowd_users": float64(b.crowdUsers), "crowd_events": float64(b.crowdEvents), "crowd_events_per_s": float64(b.crowdEvents) / took.whole.Seconds(),
 	}, s.Terminate(stopLimit)
 }
 

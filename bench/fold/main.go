@@ -135,8 +135,10 @@ func (b *bench) summary() figures.Figures {
 	for name, vs := range values {
 		out[name] = median(vs)
 	}
-	if ours, theirs := out["events_per_s"], out["streams_eos_events_per_s"]; ours > 0 && theirs > 0 {
-		out["ratio"] = ours / theirs
+	for ratio, name := range map[string]string{"ratio": "events_per_s", "ratio_second_half": "second_half_events_per_s"} {
+		if ours, theirs := out[name], out["streams_eos_"+name]; ours > 0 && theirs > 0 {
+			out[ratio] = ours / theirs
+		}
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -125,9 +126,33 @@ func (s *instance) metrics() (map[string]float64, error) {
 	return out, lines.Err()
 }
 
+// span is how long a log took from its beginning to its end, and from its middle.
+type span struct{ whole, half time.Duration }
+
+// rates returns events per second of both, named with a prefix: the second half leaves out what starts and warms up.
+func (s span) rates(prefix string, events int) figures.Figures {
+	return figures.Figures{
+		prefix + "events_per_s":             float64(events) / s.whole.Seconds(),
+		prefix + "second_half_events_per_s": float64(events) / 2 / s.half.Seconds(),
+	}
+}
+
+// stopwatch takes a span.
+type stopwatch struct {
+	start, middle time.Time
+}
+
+func (w *stopwatch) passed(done, events int64) {
+	if w.middle.IsZero() && done >= events/2 {
+		w.middle = time.Now()
+	}
+}
+
+func (w *stopwatch) stop() span { return span{time.Since(w.start), time.Since(w.middle)} }
+
 // fold waits until the service has folded the log to its end, with events events in it, and returns the time since it started to read.
-func (s *instance) fold(events int) (time.Duration, error) {
-	start := time.Now()
+func (s *instance) fold(events int) (span, error) {
+	watch := stopwatch{start: time.Now()}
 	show := meter.New(os.Stderr, "events folded by the service", int64(events))
 	defer show.Done()
 	ctx, cancel := context.WithTimeout(context.Background(), foldLimit)
@@ -138,9 +163,10 @@ func (s *instance) fold(events int) (time.Duration, error) {
 			return false, err
 		}
 		show.Set(int64(events) - *st.Lag.Fold)
+		watch.passed(st.EventsFolded, int64(events))
 		return *st.Lag.Fold == 0 && st.EventsFolded > 0, nil
 	})
-	return time.Since(start), err
+	return watch.stop(), err
 }
 
 // service folds the log of the comparison from its beginning into a new state.
@@ -177,14 +203,14 @@ func (b *bench) service() (figures.Figures, error) {
 	if err := s.Terminate(stopLimit); err != nil {
 		return nil, err
 	}
-	n := float64(b.events)
-	return figures.Figures{
-		"events_per_s":              n / took.Seconds(),
+	n, got := float64(b.events), took.rates("", b.events)
+	maps.Copy(got, figures.Figures{
 		"cpu_us_per_event":          float64(cpu.Microseconds()) / n,
 		"broker_cpu_us_per_event":   float64(broker.Microseconds()) / n,
 		"alloc_bytes_per_event":     (after["go_memstats_alloc_bytes_total"] - before["go_memstats_alloc_bytes_total"]) / n,
 		"anonymous_memory_peak_mib": <-peak,
-	}, nil
+	})
+	return got, nil
 }
 
 // compare refuses the figures of a side that has not folded what was produced.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,16 +62,16 @@ func (b *bench) peer() (figures.Figures, error) {
 	if err := b.compare("the peer", folded, duplicates); err != nil {
 		return nil, err
 	}
-	n := float64(b.events)
-	return figures.Figures{
-		"streams_eos_events_per_s":          n / took.Seconds(),
+	n, got := float64(b.events), took.rates("streams_eos_", b.events)
+	maps.Copy(got, figures.Figures{
 		"streams_cpu_us_per_event":          float64(cpu.Microseconds()) / n,
 		"streams_broker_cpu_us_per_event":   float64(broker.Microseconds()) / n,
 		"streams_anonymous_memory_peak_mib": <-peak,
 		"streams_threads":                   float64(threads),
 		"streams_commit_interval_ms":        float64(commitInterval.Milliseconds()),
 		"kafka_version":                     4.1,
-	}, nil
+	})
+	return got, nil
 }
 
 // buildPeer compiles the peer and returns its class path.
@@ -103,8 +104,8 @@ func said(p *process.Process, line string) error {
 }
 
 // committed waits until a group has committed the log to its end, and returns how long that took.
-func (b *bench) committed(p *process.Process, group string) (time.Duration, error) {
-	start := time.Now()
+func (b *bench) committed(p *process.Process, group string) (span, error) {
+	watch := stopwatch{start: time.Now()}
 	show := meter.New(os.Stderr, "events folded by the peer", int64(b.events))
 	defer show.Done()
 	ctx, cancel := context.WithTimeout(context.Background(), foldLimit)
@@ -125,7 +126,8 @@ func (b *bench) committed(p *process.Process, group string) (time.Duration, erro
 			sum += max(0, o.CommittedOffset)
 		}
 		show.Set(sum)
+		watch.passed(sum, int64(b.events))
 		return sum >= int64(b.events), nil
 	})
-	return time.Since(start), err
+	return watch.stop(), err
 }
