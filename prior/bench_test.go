@@ -32,6 +32,9 @@ func BenchmarkShortStep(b *testing.B) {
 			l := newLearner(b, cfg, 1, ort.Options{Threads: 1})
 			rng := newRand(1)
 			batch := randomBatch(rng, cfg, cfg.Contexts, longest, cfg.Targets)
+			if _, err := l.Step(batch, 1e-3, rng); err != nil { // compiles the shape
+				b.Fatal(err)
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := l.Step(batch, 1e-3, rng); err != nil {
