@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"bytes"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -159,4 +160,21 @@ func TestBroadcastIsSymmetric(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestReshapesOfReshapes holds that chains of reshapes are one node of the file or none, and that the runtime still computes what the
+// interpreter does, where parts of a chain are outputs too.
+func TestReshapesOfReshapes(t *testing.T) {
+	g := New("reshapes")
+	x := g.Input("x", 2, 6)
+	wide := g.Reshape(g.Neg(x), 3, 4)
+	back := g.Reshape(g.Reshape(wide, 12), 2, 6) // the shape of Neg's result again
+	g.Output("sum", g.Add(back, x))
+	g.Output("square", g.Square(g.Reshape(g.Reshape(wide, 4, 3), 6, 2)))  // one reshape
+	g.Output("chain", g.Reshape(g.Reshape(x, 12), 1, 12))                 // one reshape
+	if got := bytes.Count(g.Marshal(), []byte("\"\aReshape")); got != 2 { // field 4 of a node: its kind
+		t.Errorf("the file has %d reshapes, want 2", got)
+	}
+	inputs := map[string][]float64{"x": {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}}
+	checkRuntime(t, g, inputs, g.Interpret(inputs))
 }
