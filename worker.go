@@ -91,6 +91,7 @@ func (w *worker) foldFeedback(partition int32) handler {
 		feedback := make([]schemas.Feedback, len(records))
 		for i, r := range records {
 			j := judge(r, w.partitions, &feedback[i])
+			j.Dead = again(r, j.Dead)
 			if j.Dead != nil && !w.samples {
 				continue // the worker of this partition sends the dead letter
 			}
@@ -116,6 +117,7 @@ func (w *worker) acceptRequests(partition int32) handler {
 		asked := make([]table.Asked, len(records))
 		for i, r := range records {
 			asked[i] = w.judgeRequest(r)
+			asked[i].Dead = again(r, asked[i].Dead)
 			w.metrics.dead(asked[i].Dead)
 		}
 		intents, err := w.table.Accept(w.topics.Requests, partition, asked, next)
@@ -164,6 +166,7 @@ func (w *worker) listItems(partition int32) handler {
 		items := make([]table.Listed, 0, len(records))
 		for _, r := range records {
 			l := w.judgeItem(r)
+			l.Dead = again(r, l.Dead)
 			w.metrics.dead(l.Dead)
 			if l.Dead != nil && !w.samples {
 				continue

@@ -44,6 +44,9 @@ const (
 	ReasonBadAfter Reason = "bad_after"
 	// ReasonNoDecoder: images were asked for and the service has no decoder. Ask with images: false or name one.
 	ReasonNoDecoder Reason = "no_decoder"
+	// ReasonRedriven: the record has been redriven from the dead letters again and again and is refused still; the message
+	// has the reason. Mend its producer, or edit it before it is redriven.
+	ReasonRedriven Reason = "redriven"
 )
 
 // Reasons lists every reason in the order of their declaration, for pre-declared metrics and documentation.
@@ -51,15 +54,16 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonBadJSON, ReasonBadType, ReasonMissingField, ReasonEmptyKey, ReasonKeyMismatch, ReasonWrongPartition,
 		ReasonBadID, ReasonUnknownKind, ReasonBadValue, ReasonBadTime, ReasonTooLarge, ReasonBadEmbedding,
-		ReasonBadCount, ReasonBadRating, ReasonBadGuidance, ReasonBadSeed, ReasonBadAfter, ReasonNoDecoder,
+		ReasonBadCount, ReasonBadRating, ReasonBadGuidance, ReasonBadSeed, ReasonBadAfter, ReasonNoDecoder, ReasonRedriven,
 	}
 }
 
 // Rejection is the error of every decoder: a stable reason and a message for people, which names the field and quotes
 // at most 64 bytes of what came.
 type Rejection struct {
-	Reason  Reason
-	Message string
+	Reason   Reason
+	Message  string
+	Attempts int // how often the record has been redriven from the dead letters
 }
 
 // Error returns "reason: message".

@@ -23,6 +23,7 @@ const (
 	HeaderTopic     = "rebeca-topic"
 	HeaderPartition = "rebeca-partition"
 	HeaderOffset    = "rebeca-offset"
+	HeaderAttempt   = "rebeca-attempt" // how often the record has been redriven; absent for none
 )
 
 // change is one transaction of a partition: what it writes, and what memory takes over once it has committed.
@@ -161,6 +162,9 @@ func (c *change) bury(source schemas.Source, key, value []byte, r *schemas.Rejec
 		{Key: HeaderPartition, Value: fmt.Append(nil, source.Partition)},
 		{Key: HeaderOffset, Value: fmt.Append(nil, source.Offset)},
 	}}
+	if r.Attempts > 0 {
+		m.Headers = append(m.Headers, schemas.Header{Key: HeaderAttempt, Value: fmt.Append(nil, r.Attempts)})
+	}
 	if there, err := c.awaited(&m); err != nil || there {
 		return err
 	}

@@ -72,7 +72,7 @@ embeddings and images to Kafka.`,
 	})
 	root.AddCommand(
 		serveCommand(), demoCommand(), brokerCommand(), topicsCommand(), inspectCommand(), sampleCommand(),
-		snapshotCommand(), replayCommand(), feedbackCommand(), itemsCommand(), priorCommand(), configCommand(), versionCommand(),
+		snapshotCommand(), replayCommand(), deadletterCommand(), feedbackCommand(), itemsCommand(), priorCommand(), configCommand(), versionCommand(),
 	)
 	return root
 }
