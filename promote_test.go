@@ -228,7 +228,6 @@ func TestPromoteRefuses(t *testing.T) {
 	nowhere := s.promotion(whole.Into)
 	nowhere.Config.State.Dir = filepath.Join(t.TempDir(), "absent")
 	apart := s.promotion(whole.Into)
-	apart.Config.Kafka.Topics.Feedback = "made-anew"
 	apart.Connect = func() (*consumer.Client, error) { return nil, errors.New("no broker") }
 	for name, c := range map[string]struct {
 		p    *Promotion
@@ -244,7 +243,6 @@ func TestPromoteRefuses(t *testing.T) {
 	}
 	s.history(2, 20)
 	s.replayed(s.replay(whole.Into))
-	apart.Config = s.config
 	if _, err := apart.Run(t.Context(), false); err == nil || !strings.Contains(err.Error(), "no broker") {
 		t.Errorf("states apart and no broker: %v", err)
 	}
