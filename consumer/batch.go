@@ -12,6 +12,7 @@ const (
 	batchLengthAt = 8  // of what follows the length
 	batchCRCAt    = 17 // of what follows the checksum
 	batchBodyAt   = 21
+	batchOverhead = 4 + 61 // size and head
 )
 
 // transactional is the attribute bit of a batch that belongs to a transaction. No other bit is set: nothing is compressed, and the

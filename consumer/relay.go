@@ -1,10 +1,13 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +51,8 @@ type Relay struct {
 	OnAck  func([]table.Outgoing, time.Time)
 	Logger *slog.Logger // nil discards
 
+	txnTimeout time.Duration // shorter in tests; 0 means txnTimeout
+
 	txn     *txn          // Run's own
 	settled bool          // the partition is ours and what its topics hold is known; Run's own
 	wait    time.Duration // before the next attempt; Run's own
@@ -81,7 +86,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	if r.Logger == nil {
 		r.Logger = slog.New(slog.DiscardHandler)
 	}
-	r.txn = &txn{client: r.Client, id: r.TransactionalID, partition: r.Partition}
+	r.txn = &txn{client: r.Client, id: r.TransactionalID, partition: r.Partition, timeout: cmp.Or(r.txnTimeout, txnTimeout)}
 	notify := r.Outbox.Notify(r.Partition)
 	idle := time.NewTicker(relayIdle)
 	defer idle.Stop()
@@ -156,7 +161,11 @@ func (r *Relay) takeOver(ctx context.Context) error {
 			return r.waitOut(ctx, fmt.Errorf("asking who owns partition %d: %w", r.Partition, err))
 		}
 	}
-	if err := r.txn.open(ctx); err != nil {
+	err := r.txn.superseded(ctx, slices.Collect(maps.Values(r.Topics)))
+	if err == nil {
+		err = r.txn.open(ctx)
+	}
+	if err != nil {
 		return r.waitOut(ctx, err)
 	}
 	return r.settle(ctx)

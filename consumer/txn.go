@@ -50,8 +50,11 @@ type txn struct {
 	client    *Client
 	id        string // the transactional id
 	partition int32
+	timeout   time.Duration // how long a transaction may take
 
+	known   bool // session is what the coordinator answered last
 	session session
+	strays  int              // openings without an answer: each may still arrive, and fence this session
 	next    map[string]int32 // by topic, the sequence number of the session's next message
 	began   time.Time        // when the transaction that is open was; wall clock, which runs on while the machine sleeps
 	added   map[string]bool  // topics in it
@@ -60,18 +63,36 @@ type txn struct {
 // open fences whoever sent under the same id before, this process included: when it returns, everything that was sent is committed or
 // aborted, and nothing of it that is still on its way will be taken.
 func (t *txn) open(ctx context.Context) error {
-	t.next, t.began, t.added = map[string]int32{}, time.Time{}, nil
-	return t.ask(ctx, "opening", func(ctx context.Context) error {
+	t.known, t.next, t.began, t.added = false, map[string]int32{}, time.Time{}, nil
+	err := t.ask(ctx, "opening", func(ctx context.Context) error {
+		t.strays++
 		// -1, -1 asks for the id's next epoch; the library's zero values would name a producer that is not ours.
 		resp, err := t.client.kafka.InitProducerID(ctx, &kafka.InitProducerIDRequest{
-			TransactionalID: t.id, TransactionTimeoutMs: int(txnTimeout.Milliseconds()), ProducerID: -1, ProducerEpoch: -1,
+			TransactionalID: t.id, TransactionTimeoutMs: int(t.timeout.Milliseconds()), ProducerID: -1, ProducerEpoch: -1,
 		})
 		if err != nil {
 			return err
 		}
+		t.strays--
 		t.session = session{id: int64(resp.Producer.ProducerID), epoch: int16(resp.Producer.ProducerEpoch)}
 		return resp.Error
 	})
+	t.known = err == nil
+	return err
+}
+
+// superseded returns a [FencedError] if the coordinator knows a newer session than this one, so that one in doubt does not fence its
+// successor. It makes topics part of a transaction, which changes nothing where one is open; opening follows in any case.
+func (t *txn) superseded(ctx context.Context, topics []string) error {
+	if !t.known {
+		return nil
+	}
+	t.added = nil
+	err := t.add(ctx, topics...)
+	if errors.Is(err, ErrNotOwner) {
+		return err
+	}
+	return nil // open meets whatever else is wrong
 }
 
 // spent reports whether the session should be renewed before the next transaction.
@@ -98,7 +119,10 @@ func (t *txn) add(ctx context.Context, topics ...string) error {
 		return nil
 	}
 	if t.added == nil {
-		t.added, t.began = map[string]bool{}, time.Now().Round(0)
+		t.added = map[string]bool{}
+	}
+	if t.began.IsZero() {
+		t.began = time.Now().Round(0)
 	}
 	err := t.ask(ctx, "beginning", func(ctx context.Context) error {
 		resp, err := t.client.kafka.AddPartitionsToTxn(ctx, req)
@@ -132,7 +156,12 @@ const operationNotAttempted = kafka.Error(55)
 // append sends one batch to a topic of the transaction and returns the offset of its first message. What the broker refuses for its size
 // leaves the transaction as it was; after any other error it is in doubt.
 func (t *txn) append(ctx context.Context, topic string, msgs []Message) (base int64, err error) {
-	batch := appendBatch(nil, t.session, t.next[topic], msgs, time.Now())
+	size := 0
+	for _, m := range msgs {
+		size += m.size()
+	}
+	// Of this request alone: the library may read on after it has given up waiting.
+	batch := appendBatch(make([]byte, 0, size+batchOverhead), t.session, t.next[topic], msgs, time.Now())
 	resp, err := t.client.kafka.RawProduce(ctx, &kafka.RawProduceRequest{
 		Topic: topic, Partition: int(t.partition), RequiredAcks: kafka.RequireAll, TransactionalID: t.id,
 		RawRecords: protocol.RawRecordSet{Reader: bytes.NewReader(batch)},
@@ -194,16 +223,28 @@ func undone(err error) bool {
 	return false
 }
 
-// failed says what went wrong. A coordinator answers alike whether another owner came or it has ended a transaction that took too long:
-// an old one is the latter, and merely in doubt. So is an opening that met another one: the later of the two fences the other.
+// failed says what went wrong, and whether it was another owner.
 func (t *txn) failed(ctx context.Context, what string, err error) error {
 	if Retriable(err) {
 		err = t.client.cause(ctx, err)
 		t.client.refresh(false)
 	}
-	fenced := errors.Is(err, kafka.InvalidProducerEpoch) || errors.Is(err, kafka.ProducerFenced)
-	if fenced && !t.began.IsZero() && time.Now().Round(0).Sub(t.began) < txnTimeout {
+	if (errors.Is(err, kafka.InvalidProducerEpoch) || errors.Is(err, kafka.ProducerFenced)) && !t.ownDoing() {
 		return &FencedError{TransactionalID: t.id, Err: err}
 	}
 	return fmt.Errorf("%s as %s: %w", what, t.id, err)
+}
+
+// ownDoing reports whether this process may be why the coordinator has a newer epoch, which then is doubt and nothing more: an opening
+// met another one (the later of the two fences the other), one of ours came late, or a transaction took too long and was ended.
+func (t *txn) ownDoing() bool {
+	switch {
+	case !t.known:
+	case t.strays > 0:
+		t.strays--
+	case t.began.IsZero() || time.Now().Round(0).Sub(t.began) < t.timeout:
+		return false
+	}
+	t.known = false // the coordinator's is another
+	return true
 }
