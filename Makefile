@@ -25,6 +25,7 @@ test: onnxruntime fmt vet ## run all tests that need nothing outside the process
 
 test-kafka: build ## run the service on a real Apache Kafka (needs Java 17, Maven and kcat)
 	$(GO) test -tags kafka -count=1 -timeout 15m -v ./test/kafka
+	$(GO) test -tags kafka -count=1 -timeout 15m -run OnApacheKafka -v ./consumer
 
 test-browser: build ## drive the gallery in a headless Chromium (needs chromium)
 	$(GO) test -tags browser -count=1 -timeout 10m -v ./test/browser
@@ -48,7 +49,7 @@ fuzz: onnxruntime ## fuzz every decoder for FUZZTIME each
 	@tools/fuzz.sh $(FUZZTIME)
 
 check: test ## what has to hold before a commit: format, vet of every build tag, tests
-	$(GO) vet -tags 'kafka browser' ./test/...
+	$(GO) vet -tags 'kafka browser' ./test/... ./consumer
 	$(GO) vet -tags parity ./prior
 
 fmt:

@@ -52,7 +52,12 @@ func startBroker(t *testing.T, o broker.Options) *broker.Broker {
 
 func newClient(t *testing.T, b *broker.Broker) *Client {
 	t.Helper()
-	c, err := NewClient(Options{Brokers: []string{b.Addr()}, ClientID: "test"})
+	return clientAt(t, b.Addr())
+}
+
+func clientAt(t *testing.T, address string) *Client {
+	t.Helper()
+	c, err := NewClient(Options{Brokers: []string{address}, ClientID: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +68,12 @@ func newClient(t *testing.T, b *broker.Broker) *Client {
 // oracle is a client of another library.
 func oracle(t *testing.T, b *broker.Broker, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	c, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(b.Addr()), kgo.RecordPartitioner(kgo.ManualPartitioner())}, opts...)...)
+	return oracleAt(t, b.Addr(), opts...)
+}
+
+func oracleAt(t *testing.T, address string, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	c, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(address), kgo.RecordPartitioner(kgo.ManualPartitioner())}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

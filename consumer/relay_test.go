@@ -225,7 +225,7 @@ func TestRelayOutlivesErrors(t *testing.T) {
 			if got := r.Stats().Retries; got != 2 {
 				t.Errorf("%d retries counted, want 2", got)
 			}
-			if got, want := ids(t, b, c, "generated", 0), []string{"0", "1", "2", "3", "4"}; !slices.Equal(got, want) {
+			if got, want := ids(t, b.Addr(), c, "generated", 0), []string{"0", "1", "2", "3", "4"}; !slices.Equal(got, want) {
 				t.Errorf("published %v, want %v", got, want)
 			}
 		})

@@ -76,13 +76,13 @@ func drained(state *table.Table) func() bool {
 }
 
 // committed reads a partition at read_committed, by another library, to its present end.
-func committed(t *testing.T, b *broker.Broker, c *Client, topic string, partition int32) (out []*kgo.Record) {
+func committed(t *testing.T, address string, c *Client, topic string, partition int32) (out []*kgo.Record) {
 	t.Helper()
 	_, end, err := c.Offsets(within(t), topic, partition)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := oracle(t, b, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
+	o := oracleAt(t, address, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}))
 	for next := int64(0); next < end; {
 		f := o.PollFetches(within(t))
@@ -99,9 +99,9 @@ func committed(t *testing.T, b *broker.Broker, c *Client, topic string, partitio
 }
 
 // ids reads a topic to its end and returns the ids, or the places of the dead letters, in order.
-func ids(t *testing.T, b *broker.Broker, c *Client, topic string, partition int32) (out []string) {
+func ids(t *testing.T, address string, c *Client, topic string, partition int32) (out []string) {
 	t.Helper()
-	for _, m := range committed(t, b, c, topic, partition) {
+	for _, m := range committed(t, address, c, topic, partition) {
 		name := ""
 		for _, h := range m.Headers {
 			if h.Key == "ce_id" || h.Key == table.HeaderOffset {
@@ -178,10 +178,10 @@ func TestCrashBetweenAcknowledgementAndTrim(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := ids(t, b, c, "generated", partition), wanted(partition, n, offsets...); !slices.Equal(got, want) {
+	if got, want := ids(t, b.Addr(), c, "generated", partition), wanted(partition, n, offsets...); !slices.Equal(got, want) {
 		t.Errorf("published %v, want %v", got, want)
 	}
-	if got, want := ids(t, b, c, "deadletter", partition), []string{"1", "3", "5", "7", "9", "11"}; !slices.Equal(got, want) {
+	if got, want := ids(t, b.Addr(), c, "deadletter", partition), []string{"1", "3", "5", "7", "9", "11"}; !slices.Equal(got, want) {
 		t.Errorf("dead letters %v, want %v", got, want)
 	}
 	if kills != 4 {
@@ -237,10 +237,10 @@ func TestRestoredSnapshotSendsNothingAgain(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := ids(t, b, c, "generated", partition), wanted(partition, n, 0, 2, 4, 6); !slices.Equal(got, want) {
+	if got, want := ids(t, b.Addr(), c, "generated", partition), wanted(partition, n, 0, 2, 4, 6); !slices.Equal(got, want) {
 		t.Errorf("published %v, want %v", got, want)
 	}
-	if got, want := ids(t, b, c, "deadletter", partition), []string{"1", "3", "5", "7"}; !slices.Equal(got, want) {
+	if got, want := ids(t, b.Addr(), c, "deadletter", partition), []string{"1", "3", "5", "7"}; !slices.Equal(got, want) {
 		t.Errorf("dead letters %v, want %v", got, want)
 	}
 }

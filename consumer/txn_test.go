@@ -28,12 +28,29 @@ type sender struct {
 	mu   sync.Mutex
 }
 
-func newSender(t *testing.T, b *broker.Broker, o Outbox, partition int32, topics map[string]string) *sender {
+// stage is a broker and the topics of one test on it. The state under test has two partitions; this one is used.
+type stage struct {
+	address string
+	topics  map[string]string
+}
+
+const partition = 1
+
+func newStage(t *testing.T) *stage {
 	t.Helper()
-	c := newClient(t, b)
-	s := &sender{wire: between(t, c, b.Addr()), told: map[string]int{}}
+	b := startBroker(t, broker.Options{})
+	return &stage{b.Addr(), relayTopics(t, b)}
+}
+
+func (g *stage) transactionalID() string { return "rebeca-" + g.topics[table.RoleGenerated] + "-1" }
+
+// sender returns a relay over a state.
+func (g *stage) sender(t *testing.T, o Outbox) *sender {
+	t.Helper()
+	c := clientAt(t, g.address)
+	s := &sender{wire: between(t, c, g.address), told: map[string]int{}}
 	s.Relay = &Relay{
-		Client: c, Outbox: o, Partition: partition, TransactionalID: fmt.Sprint("test-", partition), Topics: topics,
+		Client: c, Outbox: o, Partition: partition, TransactionalID: g.transactionalID(), Topics: g.topics,
 		OnAck: func(out []table.Outgoing, _ time.Time) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -68,90 +85,114 @@ func places(n int) (out []string) {
 }
 
 // check compares what the topics of a partition hold at read_committed with what the first n requests make.
-func check(t *testing.T, b *broker.Broker, partition int32, images, n int) {
+func (g *stage) check(t *testing.T, images, n int) {
 	t.Helper()
-	c := newClient(t, b)
+	c := clientAt(t, g.address)
 	var offsets []int64
 	for i := range n {
 		offsets = append(offsets, int64(2*i))
 	}
-	if got, want := ids(t, b, c, "generated", partition), wanted(partition, images, offsets...); !slices.Equal(got, want) {
+	if got, want := ids(t, g.address, c, g.topics[table.RoleGenerated], partition), wanted(partition, images, offsets...); !slices.Equal(got, want) {
 		t.Errorf("published %v, want %v", got, want)
 	}
-	if got, want := ids(t, b, c, "deadletter", partition), places(n); !slices.Equal(got, want) {
+	if got, want := ids(t, g.address, c, g.topics[table.RoleDeadletter], partition), places(n); !slices.Equal(got, want) {
 		t.Errorf("dead letters %v, want %v", got, want)
 	}
 }
 
-// What the network does to a single request of a transaction, in each of its places: a reader at read_committed sees each id once, none
-// is missing, and the order is kept.
-func TestTransactionsOverABadNetwork(t *testing.T) {
-	for _, key := range []protocol.ApiKey{protocol.InitProducerId, protocol.AddPartitionsToTxn, protocol.Produce, protocol.EndTxn, protocol.FindCoordinator} {
-		for name, f := range map[string]fate{"lost": lost, "unanswered": unanswered, "late": late} {
-			for n := 1; n <= 3; n++ {
-				t.Run(fmt.Sprintf("%v/%s/%d", key, name, n), func(t *testing.T) {
-					t.Parallel()
-					const images, requests = 3, 4
-					b := startBroker(t, broker.Options{})
-					state := openTable(t, t.TempDir())
-					s := newSender(t, b, state, 1, relayTopics(t, b))
-					met := s.wire.nth(key, n, f)
-					stop := runRelay(t, s.Relay)
-					for i := range requests {
-						if key == protocol.InitProducerId && n > i+1 {
-							s.wire.nth(protocol.EndTxn, 1, unanswered) // a reason to open again
-						}
-						ask(t, state, 1, int64(2*i), images, fmt.Sprint(i))
-						eventually(t, "an empty outbox", drained(state))
-					}
-					if !met() {
-						t.Error("the fault was not met")
-					}
-					if f == late { // long after everything was read back, sent again and committed
-						close(s.wire.release)
-						select {
-						case <-s.wire.arrived:
-						case <-within(t).Done():
-							t.Error("the late request did not arrive")
-						}
-						ask(t, state, 1, 2*requests, images, "after")
-						eventually(t, "an empty outbox", drained(state))
-						if err := stop(); err != nil {
-							t.Error(err)
-						}
-						check(t, b, 1, images, requests+1)
-						return
-					}
-					if err := stop(); err != nil {
-						t.Error(err)
-					}
-					check(t, b, 1, images, requests)
-					s.toldOnce(t, requests*(images+1))
-				})
-			}
+// trial is what happens to relays on a stage.
+type trial struct {
+	name string
+	run  func(t *testing.T, g *stage)
+}
+
+// trials are all that have to hold on any broker: a reader at read_committed sees each id once, none is missing, and the order is kept.
+func trials() []trial {
+	out := []trial{{"late request of a dead process", lateRequestOfADeadProcess}}
+	fates := map[string]fate{"passes": passes, "lost": lost, "unanswered": unanswered, "late": late}
+	add := func(name string, key protocol.ApiKey, n int, run func(t *testing.T, g *stage, key protocol.ApiKey, n int, f fate), of ...string) {
+		for _, f := range of {
+			out = append(out, trial{fmt.Sprintf("%s/%v/%s/%d", name, key, f, n), func(t *testing.T, g *stage) { run(t, g, key, n, fates[f]) }})
 		}
+	}
+	inTransaction := []protocol.ApiKey{protocol.AddPartitionsToTxn, protocol.Produce, protocol.EndTxn}
+	for n := 1; n <= 2; n++ {
+		for _, key := range append(inTransaction, protocol.InitProducerId, protocol.FindCoordinator) {
+			add("bad network", key, n, overABadNetwork, "lost", "unanswered", "late")
+		}
+	}
+	for _, key := range inTransaction {
+		add("two owners", key, 1, twoOwners, "passes", "lost", "unanswered")
+		for n := 1; n <= 2; n++ {
+			add("killed", key, n, killedWithin, "lost", "unanswered")
+		}
+	}
+	return out
+}
+
+func TestTransactions(t *testing.T) {
+	for _, trial := range trials() {
+		t.Run(trial.name, func(t *testing.T) {
+			t.Parallel()
+			trial.run(t, newStage(t))
+		})
 	}
 }
 
-// The hole that reading the log before sending leaves: a request that reaches the broker only after that. The process that sent it is
-// dead, the next one has read the topic to its stable end and sends, and then it comes.
-func TestLateRequestOfADeadProcess(t *testing.T) {
+// overABadNetwork lets the n-th request of a kind meet a fate.
+func overABadNetwork(t *testing.T, g *stage, key protocol.ApiKey, n int, f fate) {
+	const images, requests = 3, 4
+	state := openTable(t, t.TempDir())
+	s := g.sender(t, state)
+	met := s.wire.nth(key, n, f)
+	stop := runRelay(t, s.Relay)
+	for i := range requests {
+		if key == protocol.InitProducerId && n > i+1 {
+			s.wire.nth(protocol.EndTxn, 1, unanswered) // a reason to open again
+		}
+		ask(t, state, partition, int64(2*i), images, fmt.Sprint(i))
+		eventually(t, "an empty outbox", drained(state))
+	}
+	if !met() {
+		t.Error("the fault was not met")
+	}
+	made := requests
+	if f == late { // long after everything was read back, sent again and committed
+		close(s.wire.release)
+		select {
+		case <-s.wire.arrived:
+		case <-within(t).Done():
+			t.Error("the late request did not arrive")
+		}
+		ask(t, state, partition, 2*requests, images, "after")
+		eventually(t, "an empty outbox", drained(state))
+		made++
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	g.check(t, images, made)
+	s.toldOnce(t, made*(images+1))
+}
+
+// lateRequestOfADeadProcess is the hole that reading the log before sending would leave: the process that sent a request is dead, the
+// next one has read the topic to its stable end and sends, and then it comes.
+func lateRequestOfADeadProcess(t *testing.T, g *stage) {
 	const images = 3
-	b := startBroker(t, broker.Options{})
-	state, topics := openTable(t, t.TempDir()), relayTopics(t, b)
-	first := newSender(t, b, state, 0, topics)
+	state := openTable(t, t.TempDir())
+	first := g.sender(t, state)
 	met := first.wire.nth(protocol.Produce, 1, late)
 	ctx, kill := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- first.Run(ctx) }()
-	ask(t, state, 0, 0, images, "1")
+	ask(t, state, partition, 0, images, "1")
 	eventually(t, "a request in the socket", met)
 	kill()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 
-	second := newSender(t, b, state, 0, topics)
+	second := g.sender(t, state)
 	arrive := sync.OnceFunc(func() { close(first.wire.release); <-first.wire.arrived })
 	second.wire.each(func(key protocol.ApiKey) fate {
 		if key == protocol.Produce {
@@ -161,54 +202,86 @@ func TestLateRequestOfADeadProcess(t *testing.T) {
 	})
 	stop := runRelay(t, second.Relay)
 	eventually(t, "an empty outbox", drained(state))
-	ask(t, state, 0, 2, images, "2")
+	ask(t, state, partition, 2, images, "2")
 	eventually(t, "an empty outbox", drained(state))
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	check(t, b, 0, images, 2)
+	g.check(t, images, 2)
 }
 
-// Killed within a transaction, before each request of it in turn, with what was sent on the broker and not committed.
-func TestKilledWithinATransaction(t *testing.T) {
-	for _, key := range []protocol.ApiKey{protocol.AddPartitionsToTxn, protocol.Produce, protocol.EndTxn} {
-		for _, f := range []fate{lost, unanswered} {
-			for n := 1; n <= 2; n++ {
-				t.Run(fmt.Sprintf("%v/%d/%d", key, f, n), func(t *testing.T) {
-					t.Parallel()
-					const images = 3
-					b := startBroker(t, broker.Options{})
-					state, topics := openTable(t, t.TempDir()), relayTopics(t, b)
-					first := newSender(t, b, state, 1, topics)
-					ctx, kill := context.WithCancel(t.Context())
-					var seen atomic.Int64
-					first.wire.each(func(k protocol.ApiKey) fate {
-						if k != key || seen.Add(1) < int64(n) {
-							return passes
-						}
-						kill()
-						return f
-					})
-					done := make(chan error, 1)
-					go func() { done <- first.Run(ctx) }()
-					ask(t, state, 1, 0, images, "1")
-					if n == 2 && key != protocol.Produce { // the second transaction, not the first
-						eventually(t, "an empty outbox", drained(state))
-					}
-					ask(t, state, 1, 2, images, "1")
-					if err := <-done; err != nil {
-						t.Fatal(err)
-					}
-					stop := runRelay(t, newSender(t, b, state, 1, topics).Relay)
-					eventually(t, "an empty outbox", drained(state))
-					if err := stop(); err != nil {
-						t.Fatal(err)
-					}
-					check(t, b, 1, images, 2)
-				})
-			}
+// killedWithin ends a process at the n-th request of a kind, with what was sent on the broker and not committed.
+func killedWithin(t *testing.T, g *stage, key protocol.ApiKey, n int, f fate) {
+	const images = 3
+	state := openTable(t, t.TempDir())
+	first := g.sender(t, state)
+	ctx, kill := context.WithCancel(t.Context())
+	var seen atomic.Int64
+	first.wire.each(func(k protocol.ApiKey) fate {
+		if k != key || seen.Add(1) < int64(n) {
+			return passes
 		}
+		kill()
+		return f
+	})
+	done := make(chan error, 1)
+	go func() { done <- first.Run(ctx) }()
+	ask(t, state, partition, 0, images, "1")
+	if n == 2 && key != protocol.Produce { // the second transaction, not the first
+		eventually(t, "an empty outbox", drained(state))
 	}
+	ask(t, state, partition, 2, images, "1")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	stop := runRelay(t, g.sender(t, state).Relay)
+	eventually(t, "an empty outbox", drained(state))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	g.check(t, images, 2)
+}
+
+// twoOwners each have a copy of the state and make what the log asks for: the later fences the earlier, whatever the earlier is about to
+// send and whatever becomes of that.
+func twoOwners(t *testing.T, g *stage, key protocol.ApiKey, _ int, f fate) {
+	const images, requests = 2, 6
+	state := openTable(t, t.TempDir())
+	ask(t, state, partition, 0, images, "1")
+	other := copyState(t, state)
+	first, second := g.sender(t, state), g.sender(t, other)
+	reached, taken := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	first.wire.each(func(k protocol.ApiKey) (met fate) {
+		if k == key {
+			once.Do(func() {
+				close(reached)
+				<-taken // the other has taken over and sent all that it has
+				met = f
+			})
+		}
+		return met
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- first.Run(within(t)) }()
+	<-reached
+	stop := runRelay(t, second.Relay)
+	eventually(t, "the other's empty outbox", drained(other))
+	close(taken)
+	for i := 1; i < requests; i++ {
+		ask(t, state, partition, int64(2*i), images, "mine")
+		ask(t, other, partition, int64(2*i), images, "other")
+	}
+	err := <-ended
+	var fenced *FencedError
+	if !errors.As(err, &fenced) || !errors.Is(err, ErrNotOwner) || fenced.TransactionalID != g.transactionalID() {
+		t.Errorf("the first owner ended with %v", err)
+	}
+	eventually(t, "the other's empty outbox", drained(other))
+	if err := stop(); err != nil {
+		t.Errorf("the second owner ended with %v", err)
+	}
+	g.check(t, images, requests)
 }
 
 // Every error that a broker may answer, to every request of a transaction: done or not done, it is tried again and each id is there once.
@@ -233,12 +306,13 @@ func TestTransactionsOutliveTheBrokersErrors(t *testing.T) {
 				t.Parallel()
 				const images, requests = 2, 3
 				b := startBroker(t, broker.Options{})
+				g := &stage{b.Addr(), relayTopics(t, b)}
 				state := openTable(t, t.TempDir())
-				s := newSender(t, b, state, 0, relayTopics(t, b))
+				s := g.sender(t, state)
 				fault := b.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{key}, Err: e, Count: 2})
 				stop := runRelay(t, s.Relay)
 				for i := range requests {
-					ask(t, state, 0, int64(2*i), images, "1")
+					ask(t, state, partition, int64(2*i), images, "1")
 					eventually(t, "an empty outbox", drained(state))
 				}
 				if err := stop(); err != nil {
@@ -247,7 +321,7 @@ func TestTransactionsOutliveTheBrokersErrors(t *testing.T) {
 				if fault.Hits() != 2 {
 					t.Errorf("%d faults met", fault.Hits())
 				}
-				check(t, b, 0, images, requests)
+				g.check(t, images, requests)
 				s.toldOnce(t, requests*(images+1))
 			})
 		}
@@ -281,63 +355,14 @@ func copyState(t *testing.T, state *table.Table) *table.Table {
 	return openTable(t, dir)
 }
 
-// Two owners at once, each with a copy of the state and each making what the log asks for: the later fences the earlier, whatever the
-// earlier is about to send, and each id is there once.
-func TestTwoOwnersAtOnce(t *testing.T) {
-	for _, key := range []protocol.ApiKey{protocol.AddPartitionsToTxn, protocol.Produce, protocol.EndTxn} {
-		for name, f := range map[string]fate{"passes": passes, "lost": lost, "unanswered": unanswered} {
-			t.Run(key.String()+"/"+name, func(t *testing.T) {
-				const images, requests = 2, 6
-				b := startBroker(t, broker.Options{})
-				state, topics := openTable(t, t.TempDir()), relayTopics(t, b)
-				ask(t, state, 1, 0, images, "1")
-				other := copyState(t, state)
-				first, second := newSender(t, b, state, 1, topics), newSender(t, b, other, 1, topics)
-				reached, taken := make(chan struct{}), make(chan struct{})
-				var once sync.Once
-				first.wire.each(func(k protocol.ApiKey) (met fate) {
-					if k == key {
-						once.Do(func() {
-							close(reached)
-							<-taken // the other has taken over and sent all that it has
-							met = f
-						})
-					}
-					return met
-				})
-				ended := make(chan error, 1)
-				go func() { ended <- first.Run(within(t)) }()
-				<-reached
-				stop := runRelay(t, second.Relay)
-				eventually(t, "the other's empty outbox", drained(other))
-				close(taken)
-				for i := 1; i < requests; i++ {
-					ask(t, state, 1, int64(2*i), images, "mine")
-					ask(t, other, 1, int64(2*i), images, "other")
-				}
-				err := <-ended
-				var fenced *FencedError
-				if !errors.As(err, &fenced) || !errors.Is(err, ErrNotOwner) || fenced.TransactionalID != "test-1" {
-					t.Errorf("the first owner ended with %v", err)
-				}
-				eventually(t, "the other's empty outbox", drained(other))
-				if err := stop(); err != nil {
-					t.Errorf("the second owner ended with %v", err)
-				}
-				check(t, b, 1, images, requests)
-			})
-		}
-	}
-}
-
 // An owner in doubt asks whether it still is one before it fences anybody.
 func TestOwnIsAskedBeforeFencing(t *testing.T) {
 	const images = 2
-	b := startBroker(t, broker.Options{})
-	state, topics := openTable(t, t.TempDir()), relayTopics(t, b)
-	ask(t, state, 1, 0, images, "1")
+	g := newStage(t)
+	state := openTable(t, t.TempDir())
+	ask(t, state, partition, 0, images, "1")
 	other := copyState(t, state)
-	first, second := newSender(t, b, state, 1, topics), newSender(t, b, other, 1, topics)
+	first, second := g.sender(t, state), g.sender(t, other)
 	var asked atomic.Int64
 	first.Own = func(context.Context) error {
 		switch asked.Add(1) {
@@ -369,27 +394,28 @@ func TestOwnIsAskedBeforeFencing(t *testing.T) {
 	if asked.Load() != 3 {
 		t.Errorf("asked %d times", asked.Load())
 	}
-	ask(t, other, 1, 2, images, "other")
+	ask(t, other, partition, 2, images, "other")
 	eventually(t, "the other's empty outbox", drained(other))
 	if err := stop(); err != nil {
 		t.Errorf("the second owner was fenced: %v", err)
 	}
-	check(t, b, 1, images, 2)
+	g.check(t, images, 2)
 }
 
 // A process that stood still for longer than a transaction may take finds it ended by the coordinator, and is not fenced by anybody.
 func TestStoodStillWithinATransaction(t *testing.T) {
 	const images = 2
 	b := startBroker(t, broker.Options{})
+	g := &stage{b.Addr(), relayTopics(t, b)}
 	state := openTable(t, t.TempDir())
-	s := newSender(t, b, state, 0, relayTopics(t, b))
+	s := g.sender(t, state)
 	s.txnTimeout = 50 * time.Millisecond
-	ask(t, state, 0, 0, images, "1")
+	ask(t, state, partition, 0, images, "1")
 	var stood atomic.Bool
 	s.wire.each(func(k protocol.ApiKey) fate {
 		if k == protocol.EndTxn && stood.CompareAndSwap(false, true) {
 			for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(time.Millisecond) {
-				if p := b.Cluster().PartitionInfo("generated", 0); p.LastStableOffset == p.HighWatermark {
+				if p := b.Cluster().PartitionInfo("generated", partition); p.LastStableOffset == p.HighWatermark {
 					break // ended by the coordinator
 				}
 			}
@@ -404,7 +430,7 @@ func TestStoodStillWithinATransaction(t *testing.T) {
 	if got := s.Stats().Retries; got == 0 {
 		t.Error("the coordinator did not end the transaction")
 	}
-	check(t, b, 0, images, 1)
+	g.check(t, images, 1)
 }
 
 // Leaders and coordinators move all the time.
@@ -427,16 +453,16 @@ func TestLeadersAndCoordinatorsMove(t *testing.T) {
 	defer c.Close()
 	state := openTable(t, t.TempDir())
 	stop := runRelay(t, &Relay{
-		Client: c, Outbox: state, TransactionalID: "test-0",
+		Client: c, Outbox: state, TransactionalID: "test-1", Partition: partition,
 		Topics: map[string]string{table.RoleGenerated: "generated", table.RoleDeadletter: "deadletter"},
 	})
 	for i := range requests {
-		ask(t, state, 0, int64(2*i), images, "1")
+		ask(t, state, partition, int64(2*i), images, "1")
 		switch i % 3 {
 		case 0:
 			cluster.RehashCoordinators()
 		case 1:
-			if err := cluster.MoveTopicPartition("generated", 0, int32(i%3)); err != nil {
+			if err := cluster.MoveTopicPartition("generated", partition, int32(i/3%3)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -446,7 +472,7 @@ func TestLeadersAndCoordinatorsMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"generated": {0: kgo.NewOffset().AtStart()}}))
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"generated": {partition: kgo.NewOffset().AtStart()}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -455,7 +481,7 @@ func TestLeadersAndCoordinatorsMove(t *testing.T) {
 	for i := range requests {
 		offsets = append(offsets, int64(2*i))
 	}
-	want := wanted(0, images, offsets...)
+	want := wanted(partition, images, offsets...)
 	var got []string
 	for len(got) < len(want) {
 		f := o.PollFetches(within(t))

@@ -88,7 +88,9 @@ func (b *Broker) Restart() error {
 			return false, errors.New("it ended")
 		default:
 		}
-		answer, err := b.Client().Metadata(ctx, &kafka.MetadataRequest{})
+		c := b.Client()
+		defer closeIdle(c)
+		answer, err := c.Metadata(ctx, &kafka.MetadataRequest{})
 		return err == nil && len(answer.Brokers) == 1, nil
 	})
 	if err != nil {
@@ -116,6 +118,9 @@ func (b *Broker) PID() int { return b.process.PID() }
 // CPU returns the processor time the broker has used.
 func (b *Broker) CPU() time.Duration { return b.process.CPU() }
 
+// closeIdle ends the goroutines of a client, which the library otherwise keeps for ever.
+func closeIdle(c *kafka.Client) { c.Transport.(*kafka.Transport).CloseIdleConnections() }
+
 // Client returns a client without cached metadata, for one request.
 func (b *Broker) Client() *kafka.Client {
 	return &kafka.Client{Addr: kafka.TCP(b.Address), Timeout: 5 * time.Second, Transport: &kafka.Transport{}}
@@ -125,7 +130,9 @@ func (b *Broker) Client() *kafka.Client {
 func (b *Broker) CreateTopic(name string, partitions int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	answer, err := b.Client().CreateTopics(ctx, &kafka.CreateTopicsRequest{
+	c := b.Client()
+	defer closeIdle(c)
+	answer, err := c.CreateTopics(ctx, &kafka.CreateTopicsRequest{
 		Topics: []kafka.TopicConfig{{Topic: name, NumPartitions: partitions, ReplicationFactor: 1}},
 	})
 	if err == nil {
