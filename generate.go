@@ -413,7 +413,7 @@ func (g *generator) plan(q *queued, s subject, k int) (sampler.Job, schemas.Gene
 	return sampler.Job{Cond: s.cond, Label: label, Seed: seed, Guidance: guidance}, schemas.Generated{
 		ID: id, UserID: q.UserID, RequestID: q.RequestID, Trigger: q.Trigger,
 		Seed: seed, Guidance: guidance, Steps: g.sampling.Steps, PriorVersion: g.current.version.Version,
-		EventsFolded: s.row.Events, AsOf: s.asOf, Source: q.Source,
+		EventsFolded: s.row.Events, AsOf: s.asOf, Source: q.Source, CausedAt: q.At,
 	}
 }
 

@@ -42,6 +42,7 @@ type Generated struct {
 	AsOf         Position  // last feedback folded for this user; offset -1 when there is none
 	Source       Source    // the record that caused it
 	CreatedAt    time.Time //
+	CausedAt     time.Time // Source's Kafka timestamp, in milliseconds; zero for unknown
 }
 
 type generatedJSON struct {
@@ -61,13 +62,18 @@ type generatedJSON struct {
 	AsOf         Position `json:"as_of"`
 	Source       Source   `json:"source"`
 	CreatedAt    string   `json:"created_at"`
+	CausedAt     string   `json:"caused_at,omitempty"`
 }
 
-// MarshalJSON writes the wire form: embedding_f32 in base64 with dim, created_at in UTC.
+// MarshalJSON writes the wire form: embedding_f32 in base64 with dim, times in UTC.
 func (g Generated) MarshalJSON() ([]byte, error) {
+	caused := ""
+	if !g.CausedAt.IsZero() {
+		caused = g.CausedAt.UTC().Format(time.RFC3339Nano)
+	}
 	return encode(generatedJSON{
 		g.ID, g.UserID, g.RequestID, g.Trigger, encodeF32(g.Embedding), len(g.Embedding), g.Image, g.Score, g.Seed, g.Guidance,
-		g.Steps, g.PriorVersion, g.EventsFolded, g.AsOf, g.Source, g.CreatedAt.UTC().Format(time.RFC3339Nano),
+		g.Steps, g.PriorVersion, g.EventsFolded, g.AsOf, g.Source, g.CreatedAt.UTC().Format(time.RFC3339Nano), caused,
 	})
 }
 
@@ -158,6 +164,8 @@ func (s *generatedScan) set(field string, v raw) (err error) {
 		s.Source, err = v.source()
 	case "created_at":
 		s.CreatedAt, err = v.time(field)
+	case "caused_at":
+		s.CausedAt, err = v.time(field)
 	}
 	return err
 }
@@ -185,6 +193,8 @@ func (s *generatedScan) check() error {
 		return reject(ReasonBadGuidance, "guidance %v is negative", s.Guidance)
 	case s.CreatedAt.IsZero():
 		return errMissing("created_at")
+	case s.seen["caused_at"] && s.CausedAt.IsZero():
+		return errMissing("caused_at")
 	}
 	return checkFloats("embedding_f32", s.Embedding, int(s.dim))
 }

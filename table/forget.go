@@ -47,7 +47,7 @@ func (f *folding) forget(r *Record) error {
 		return err
 	}
 	if len(user) <= schemas.MaxID { // else there is no such user, and the keys would be too long
-		if err := f.erase(user); err != nil {
+		if err := f.erase(user, r.Offset); err != nil {
 			return err
 		}
 	}
@@ -55,8 +55,9 @@ func (f *folding) forget(r *Record) error {
 	return f.send(f.next(), 0, &Message{Role: RoleVectors, Key: r.Key})
 }
 
-// erase deletes row, vector, memory, intents and unsent output of a user. Dead letters stay: they are the sender's bytes.
-func (f *folding) erase(user string) error {
+// erase deletes row, vector, memory, intents and unsent output of a user who was forgotten at an offset. Dead letters stay: they are the
+// sender's bytes.
+func (f *folding) erase(user string, offset int64) error {
 	for _, prefix := range []string{prefixRow, prefixVector} {
 		key := userKey(prefix, f.p.id, user)
 		found, err := get(f.txn, key, func([]byte) error { return nil })
@@ -69,7 +70,7 @@ func (f *folding) erase(user string) error {
 			}
 		}
 	}
-	if err := f.eraseMemory(user); err != nil {
+	if err := f.forgetMemory(user, offset); err != nil {
 		return err
 	}
 	if err := f.replace(f.p.waiting.of(user)); err != nil {

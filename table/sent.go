@@ -145,7 +145,7 @@ func (c *change) adopt(m *Message) error {
 		return nil
 	}
 	if mark, ok := c.p.markOf(g.UserID); ok && g.AsOf.Offset < mark.offset {
-		return nil
+		return c.outlive(g)
 	}
 	memory := Memory{ID: g.ID, Embedding: g.Embedding, Record: m.Value, Source: g.Source}
 	number, known, err := memoryNumber(c.txn, c.p.id, g.UserID, g.ID)
@@ -194,20 +194,36 @@ func (c *change) reach(behind Position) error {
 // maxSkew is how far the clock that stamped a cause may run ahead of the one that stamped its image.
 const maxSkew = time.Minute
 
-// published reports whether an image is there already, so that its record must not be sent: it is in the user's memory, and was made
-// after its cause. One that is older was made for a log that stood in the place of this one, whose offsets made the same id.
+// published reports whether an image is there already, so that its record must not be sent: it is in the user's memory, or was found
+// before its user was forgotten.
 func (c *change) published(user, id string, cause time.Time) (bool, error) {
 	number, known, err := memoryNumber(c.txn, c.p.id, user, id)
-	if err != nil || !known {
+	if err != nil {
 		return false, err
+	}
+	if !known {
+		return c.outlived(id, cause)
 	}
 	m, err := readMemory(c.txn, c.p.id, user, number)
 	if err != nil {
 		return false, err
 	}
-	var made struct {
-		At time.Time `json:"created_at"`
-	}
+	var made origin
 	err = json.Unmarshal(m.Record, &made)
-	return err != nil || made.At.IsZero() || made.At.After(cause.Add(-maxSkew)), nil
+	return err != nil || made.of(cause), nil
+}
+
+// origin is when an image and its cause were.
+type origin struct {
+	Created time.Time  `json:"created_at"`
+	Caused  *time.Time `json:"caused_at"` // nil in records of before it was written
+}
+
+// of reports whether the image was made for this cause. Another has stood in its place if the log was made anew, and has made the same id.
+// Where the image does not say when its cause was, one that is older than the cause, by the clocks of producer and service, is another's.
+func (o origin) of(cause time.Time) bool {
+	if o.Caused != nil {
+		return o.Caused.Equal(cause)
+	}
+	return o.Created.IsZero() || o.Created.After(cause.Add(-maxSkew))
 }

@@ -1,0 +1,113 @@
+package table
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"rebeca/schemas"
+)
+
+// A state that goes on from an older snapshot meets again what the topics know already: images were found (Sent) whose causes are still to
+// be read, and a forget may stand between. Then the user's memory goes, and with it the knowledge that these images are published; the
+// causes behind the forget would make them a second time. So forgetMemory keeps what the next life made, and leaves of the rest the
+// names of those images whose cause is still to come. A name is a hash of offsets and says nothing of the user.
+
+// outlivedKey is the key under which the name of an image outlives the memory of it. Its hash is of another form than a dead letter's.
+func outlivedKey(partition int32, id string) []byte {
+	sum := sha256.Sum256([]byte("generated\x00" + id))
+	return buriedKey(partition, buried(sum[:16]))
+}
+
+// outlive keeps the name of an image, if its cause has not been read yet.
+func (c *change) outlive(g schemas.Generated) error {
+	if ahead, err := c.ahead(g.Source); err != nil || !ahead {
+		return err
+	}
+	caused := g.CausedAt
+	if caused.IsZero() {
+		caused = time.UnixMilli(0)
+	}
+	return c.set(outlivedKey(c.p.id, g.ID), binary.LittleEndian.AppendUint64([]byte{valueVersion}, uint64(caused.UnixMilli())))
+}
+
+// outlived reports whether an image of this cause was published before its user was forgotten, and drops the name.
+func (c *change) outlived(id string, cause time.Time) (bool, error) {
+	key, caused := outlivedKey(c.p.id, id), int64(0)
+	found, err := get(c.txn, key, func(b []byte) error {
+		s := scan("name of an image", b)
+		caused = int64(s.uint64())
+		return s.end()
+	})
+	if err != nil || !found {
+		return false, err
+	}
+	return caused == 0 || caused == cause.UnixMilli(), c.delete(key)
+}
+
+// ahead reports whether a record is still to be read.
+func (c *change) ahead(s schemas.Source) (bool, error) {
+	next, _, followed, err := readOffset(c.txn, s.Topic, s.Partition)
+	return err == nil && (!followed || s.Offset >= next), err
+}
+
+// forgetMemory deletes the memory and the remembered requests of a user who is forgotten at an offset.
+func (f *folding) forgetMemory(user string, offset int64) error {
+	later, err := f.outliving(user, offset)
+	if err != nil {
+		return err
+	}
+	if err := f.eraseMemory(user); err != nil {
+		return err
+	}
+	spent := int64(0)
+	for i := range later {
+		m := &later[i]
+		if spent += unitCost(nil, later, i); spent > f.t.budget/2 { // more is known by name only
+			var g schemas.Generated
+			if err := json.Unmarshal(m.Record, &g); err != nil {
+				return fmt.Errorf("%w: memory %s of %q: %w", ErrCorrupt, m.ID, user, err)
+			}
+			err = f.outlive(g)
+		} else {
+			err = f.remember(user, m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outliving keeps the names of a user's images whose cause is still to be read, and returns those that belong to the life behind the forget,
+// the oldest first. In a state that was not restored there are none of either.
+func (f *folding) outliving(user string, offset int64) (later []Memory, err error) {
+	n, err := memories(f.txn, f.p.id, user)
+	if err != nil {
+		return nil, err
+	}
+	for number := n - min(n, maxMemories); number < n; number++ {
+		m, err := readMemory(f.txn, f.p.id, user, number)
+		if err != nil {
+			return nil, err
+		}
+		if ahead, err := f.ahead(m.Source); err != nil || !ahead {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		g, err := schemas.DecodeGenerated(m.Record)
+		if err != nil {
+			continue // not as we write it: nobody will ask for its id
+		}
+		if g.AsOf.Offset >= offset {
+			later = append(later, m)
+		} else if err := f.outlive(g); err != nil {
+			return nil, err
+		}
+	}
+	return later, nil
+}
