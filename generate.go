@@ -44,6 +44,7 @@ type generator struct {
 	table    *table.Table
 	progress *progress
 	decoder  *sampler.Decoder // nil: embeddings only
+	outbox   *outboxRoom      // nil: there is always room
 	metrics  *metrics
 	log      *slog.Logger
 	wake     chan struct{} // capacity 1: a wake-up is enough however many offers came
@@ -251,6 +252,11 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 		}
 		if a := q.After; a != nil && g.progress.get(a.Partition) <= a.Offset && now.Sub(q.since) < afterTimeout {
 			q.due = now.Add(5 * time.Millisecond)
+			heap.Fix(&g.queue, 0)
+			continue
+		}
+		if g.outbox != nil && !g.outbox.there(q.Partition) {
+			q.due = now.Add(outboxLook)
 			heap.Fix(&g.queue, 0)
 			continue
 		}
@@ -494,6 +500,9 @@ func (g *generator) refresh() (bool, error) {
 		return false, nil
 	}
 	for p := range int32(len(g.progress.next)) {
+		if g.outbox != nil && !g.outbox.there(p) {
+			continue
+		}
 		users, err := g.table.Stale(p, batchImages)
 		if err != nil {
 			return false, fmt.Errorf("looking for stale vectors of partition %d: %w", p, err)

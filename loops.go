@@ -28,7 +28,7 @@ func (s *Service) makeLoops(ctx context.Context) error {
 	w := &worker{
 		topics: t, generate: c.Generate, dim: c.Prior.Dim, partitions: c.Kafka.Partitions,
 		samples: s.generator != nil, decodes: s.decoder != nil,
-		table: s.table, progress: s.progress, generator: s.generator, door: s.door, metrics: s.metrics, log: s.log,
+		table: s.table, progress: s.progress, generator: s.generator, room: s.room, door: s.door, metrics: s.metrics, log: s.log,
 	}
 	cursor := map[int32]int64{}
 	if s.trainer != nil {

@@ -48,7 +48,8 @@ type Options struct {
 	Logger   *slog.Logger         // required
 	Registry *prometheus.Registry // required
 	// Version is the build's, for /v1/status.
-	Version string
+	Version     string
+	outboxLimit int // in tests; 0 means the constant
 	// World tells the gallery the truth about simulated people; nil in a real service.
 	World Truth
 	// OnPublished is called with what the broker acknowledged, in order within
@@ -87,6 +88,8 @@ type Service struct {
 	door      *door
 	server    *web.Server // nil when http.listen is empty
 	loops     loops
+	room      *outboxRoom
+	sending   sending
 	relays    []*consumer.Relay // by partition; none without the worker's role
 
 	mu      sync.Mutex
@@ -287,8 +290,14 @@ func (s *Service) open(ctx context.Context) (err error) {
 // compose builds the parts over the open table.
 func (s *Service) compose() error {
 	c := s.config
+	s.room = newOutboxRoom(s.table, s.log)
+	if n := s.options.outboxLimit; n > 0 {
+		s.room.limit, s.room.resume = n, n/2
+	}
+	s.options.Registry.MustRegister(s.sendingCollectors()...)
 	if c.has(RoleWorker) {
 		s.generator = newGenerator(c, s.table, s.progress, s.decoder, s.metrics, s.log)
+		s.generator.outbox = s.room
 		s.follower = &follower{
 			config: c.priorConfig(), dir: c.priorDir(), options: c.RuntimeOptions(), use: s.generator.use, log: s.log,
 		}
@@ -354,7 +363,7 @@ const priorKey = "prior"
 
 func (s *Service) relay(p int32) *consumer.Relay {
 	c, t := s.config, s.config.Kafka.Topics
-	return &consumer.Relay{
+	r := &consumer.Relay{
 		Client: s.client, Outbox: s.table, Partition: p, Logger: s.log, TransactionalID: c.TransactionalID(p),
 		Topics: map[string]string{table.RoleGenerated: t.Generated, table.RoleVectors: t.Vectors, table.RoleDeadletter: t.DeadLetter},
 		OnAck: func(out []table.Outgoing, at time.Time) {
@@ -365,6 +374,8 @@ func (s *Service) relay(p int32) *consumer.Relay {
 			}
 		},
 	}
+	s.sending.add(r)
+	return r
 }
 
 // TransactionalID is under which a partition's outputs are sent: of the topic

@@ -77,7 +77,13 @@ func standOn(t *testing.T, addr string) *stand {
 // serve runs a service until stop is called, which fails the test on an error.
 func (s *stand) serve() (svc *Service, stop func()) {
 	s.t.Helper()
-	svc = New(s.config, Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Registry: prometheus.NewRegistry()})
+	return s.serveWith(Options{})
+}
+
+func (s *stand) serveWith(o Options) (svc *Service, stop func()) {
+	s.t.Helper()
+	o.Logger, o.Registry = slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry()
+	svc = New(s.config, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- svc.Run(ctx) }()

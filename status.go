@@ -113,6 +113,9 @@ func (s *Service) Ready() []web.Reason {
 	if !ready {
 		out = append(out, web.Reason{Code: "catching_up", Message: "the fold has not reached the end of the log yet"})
 	}
+	for _, p := range s.room.paused() {
+		out = append(out, web.Reason{Code: "outbox_full", Message: s.room.why(p)})
+	}
 	if err := s.disconnected(); err != nil {
 		out = append(out, web.Reason{Code: "broker_unavailable", Message: err.Error()})
 	}

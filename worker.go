@@ -27,6 +27,7 @@ type worker struct {
 	table     *table.Table
 	progress  *progress
 	generator *generator // nil when samples is false
+	room      *outboxRoom
 	door      *door
 	metrics   *metrics
 	log       *slog.Logger
@@ -80,7 +81,10 @@ func misplaced(r consumer.Record, partitions int) *schemas.Rejection {
 
 // foldFeedback is the handler of a feedback partition.
 func (w *worker) foldFeedback(partition int32) handler {
-	return func(_ context.Context, records []consumer.Record, next int64) error {
+	return func(ctx context.Context, records []consumer.Record, next int64) error {
+		if err := w.room.wait(ctx, partition); err != nil {
+			return err
+		}
 		b := table.Batch{
 			Topic: w.topics.Feedback, Partition: partition, Next: next,
 			FreshAfter: time.Now().Add(-w.generate.MaxAge), Records: make([]table.Record, 0, len(records)),
@@ -113,7 +117,10 @@ func (w *worker) foldFeedback(partition int32) handler {
 
 // acceptRequests is the handler of a requests partition.
 func (w *worker) acceptRequests(partition int32) handler {
-	return func(_ context.Context, records []consumer.Record, next int64) error {
+	return func(ctx context.Context, records []consumer.Record, next int64) error {
+		if err := w.room.wait(ctx, partition); err != nil {
+			return err
+		}
 		asked := make([]table.Asked, len(records))
 		for i, r := range records {
 			asked[i] = w.judgeRequest(r)
@@ -162,7 +169,10 @@ func checkRequest(req schemas.Request, partition int32, decodes bool) *schemas.R
 
 // listItems is the handler of a partition of the catalogue.
 func (w *worker) listItems(partition int32) handler {
-	return func(_ context.Context, records []consumer.Record, next int64) error {
+	return func(ctx context.Context, records []consumer.Record, next int64) error {
+		if err := w.room.wait(ctx, partition); err != nil {
+			return err
+		}
 		items := make([]table.Listed, 0, len(records))
 		for _, r := range records {
 			l := w.judgeItem(r)

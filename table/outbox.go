@@ -74,6 +74,17 @@ func (o *outboxIndex) head() uint64 {
 	return o.order[0]
 }
 
+// Unsent returns how many messages the outbox of a partition holds.
+func (t *Table) Unsent(partition int32) int {
+	p, err := t.part(partition)
+	if err != nil {
+		panic("table: " + err.Error())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.outbox.len()
+}
+
 // Outbox returns up to limit messages of a partition with sequence numbers above after, by (Seq, Index), and stops early near 8 MiB. A
 // call may end within a sequence number, and a completion may put messages below ones already read: a reader that trims what it has sent
 // should always ask from 0.
