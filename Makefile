@@ -30,6 +30,10 @@ test-kafka: build ## run the service on a real Apache Kafka (needs Java 17, Mave
 test-browser: build ## drive the gallery in a headless Chromium (needs chromium)
 	$(GO) test -tags browser -count=1 -timeout 10m -v ./test/browser
 
+.PHONY: test-disk
+test-disk: onnxruntime ## run the service on a small disk until it is full (needs root, to mount a tmpfs)
+	$(GO) test -tags disk -count=1 -timeout 10m -v ./test/disk
+
 test-parity: onnxruntime ## hold the priors in full size against PyTorch (installed into the per-user cache, or see TORCH_PYTHON)
 	@python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$$python" -B tools/parity/fixtures.py full "$$folder" && \

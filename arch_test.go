@@ -38,6 +38,7 @@ var tiers = map[string]int{
 	"bench/prior":  4,
 	"test/browser": 4,
 	"test/chaos":   4,
+	"test/disk":    4,
 	"test/kafka":   4,
 
 	"tools/shapes-render": 4,

@@ -50,6 +50,8 @@ type Config struct {
 	Decoder DecoderConfig `yaml:"decoder"`
 	// HTTP is the door for people and for requests without Kafka.
 	HTTP HTTPConfig `yaml:"http"`
+	// Limits keep the service within its machine.
+	Limits LimitsConfig `yaml:"limits"`
 	// ONNXRuntime is the native library the engine runs in.
 	ONNXRuntime ONNXRuntimeConfig `yaml:"onnxruntime"`
 }
@@ -90,6 +92,10 @@ type TopicConfig struct {
 // under prior/. It is created when missing.
 type StateConfig struct {
 	Dir string `yaml:"dir"`
+	// EraseEvery is how often the files are cleaned of users that were forgotten
+	// since; 0 leaves it to `rebeca erase` on a stopped service. Each time most
+	// of the state is rewritten.
+	EraseEvery time.Duration `yaml:"erase_every"`
 }
 
 // PriorConfig is the form of the prior and what it learns to predict. A state
@@ -174,6 +180,15 @@ type HTTPConfig struct {
 	TokenFile string `yaml:"token_file"`
 }
 
+// LimitsConfig keeps the service within its machine.
+type LimitsConfig struct {
+	// MinFree is the free space where State.Dir is, in MiB, below which the
+	// intake pauses; it goes on by itself at 1.25 times that. Snapshots and
+	// checkpoints are refused below 1.5 times. 0 guards nothing; the default is
+	// what the state's logs can grow by before they are compacted.
+	MinFree int64 `yaml:"min_free"`
+}
+
 // ONNXRuntimeConfig finds the native library; an empty Library means
 // $REBECA_ONNXRUNTIME, then the per-user cache.
 type ONNXRuntimeConfig struct {
@@ -214,6 +229,8 @@ func DefaultConfig() Config {
 		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}},
 		Decoder:     DecoderConfig{Manifest: "none"},
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080"},
+		State:       StateConfig{EraseEvery: time.Hour},
+		Limits:      LimitsConfig{MinFree: table.MinFree >> 20},
 		ONNXRuntime: ONNXRuntimeConfig{Threads: 1, Provider: ort.CPU},
 	}
 }
@@ -294,6 +311,12 @@ func (c Config) Validate() error {
 	}
 	if c.State.Dir == "" {
 		bad("state.dir", "is empty: name a directory, it is created when missing")
+	}
+	if d := c.State.EraseEvery; d != 0 && d < time.Second {
+		bad("state.erase_every", "%s is below 1s", d)
+	}
+	if n := c.Limits.MinFree; n < 0 || n > 1<<40 {
+		bad("limits.min_free", "%d is outside 0..%d MiB", n, int64(1)<<40)
 	}
 	atLeast("prior.dim", c.Prior.Dim, 1)
 	if p := c.priorConfig(); p.HasUserTable() {

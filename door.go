@@ -25,6 +25,7 @@ const (
 // door adapts the service to what package web needs: it produces to the
 // topics as any client does, and answers from what was folded and published.
 type door struct {
+	guard      *guard
 	client     *consumer.Client
 	topics     TopicConfig
 	partitions int
@@ -54,6 +55,12 @@ func requestKey(userID, requestID string) string { return userID + "\x00" + requ
 // acknowledged before an error counts.
 func (d *door) Feedback(ctx context.Context, records []schemas.Feedback) ([]schemas.Position, []error) {
 	positions, errs := make([]schemas.Position, len(records)), make([]error, len(records))
+	if low := d.guard.low(); low != nil {
+		for i := range errs {
+			errs[i] = low
+		}
+		return positions, errs
+	}
 	byPartition := map[int32][]int{}
 	messages := make([]consumer.Message, len(records))
 	for i, f := range records {
@@ -89,6 +96,9 @@ func (d *door) Feedback(ctx context.Context, records []schemas.Feedback) ([]sche
 
 // Request implements [web.Producer].
 func (d *door) Request(ctx context.Context, r schemas.Request) (schemas.Position, error) {
+	if low := d.guard.low(); low != nil {
+		return schemas.Position{}, low
+	}
 	if !d.hasPrior() {
 		return schemas.Position{}, &web.Error{Code: web.CodeNoPrior, Message: "no version of the prior exists yet: it is announced after the first feedback"}
 	}

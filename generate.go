@@ -47,7 +47,8 @@ type generator struct {
 	outbox   *outboxRoom      // nil: there is always room
 	metrics  *metrics
 	log      *slog.Logger
-	wake     chan struct{} // capacity 1: a wake-up is enough however many offers came
+	room     func(context.Context) error // waits until results can be written; nil: always
+	wake     chan struct{}               // capacity 1: a wake-up is enough however many offers came
 
 	mu    sync.Mutex
 	queue intentHeap           // guarded by mu; the intents that wait, no others
@@ -181,6 +182,9 @@ func (g *generator) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
+		if g.room != nil && g.room(ctx) != nil {
+			break
+		}
 		g.switchPrior()
 		wait := time.Hour
 		if g.current != nil {

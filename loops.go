@@ -79,7 +79,7 @@ func (s *Service) loop(topic string, p int32, h consumer.Handler) (*consumer.Par
 	if !ok {
 		next = consumer.Earliest
 	}
-	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: next, Handler: h, Logger: s.log}, nil
+	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: next, Handler: s.guard.before(h), Logger: s.log}, nil
 }
 
 func (s *Service) requestsLoop(ctx context.Context, p int32, h consumer.Handler) (*consumer.Partition, error) {
@@ -145,6 +145,8 @@ func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
 	}
 	g.Go(func() error { return s.watchReady(ctx) })
 	g.Go(func() error { return s.collect(ctx) })
+	g.Go(func() error { return s.guard.run(ctx) })
+	g.Go(func() error { return s.eraseForgotten(ctx) })
 	if s.generator != nil {
 		g.Go(func() error { return s.commitOffsets(ctx) })
 		g.Go(func() error { return s.generator.Run(ctx) })

@@ -28,6 +28,9 @@ func (s *Service) Inspect(what string, w io.Writer) error {
 
 // Snapshot implements [web.Operator].
 func (s *Service) Snapshot(ctx context.Context) (any, error) {
+	if err := s.guard.room(s.table.Size()); err != nil {
+		return nil, fmt.Errorf("creating a snapshot: %w", err)
+	}
 	return CreateSnapshot(ctx, s.config, s.table, s.log, snapshot.Options{})
 }
 

@@ -50,6 +50,8 @@ type Options struct {
 	// Version is the build's, for /v1/status.
 	Version     string
 	outboxLimit int // in tests; 0 means the constant
+	// Free returns the bytes free where a directory is; nil asks the system.
+	Free func(dir string) (int64, error)
 	// World tells the gallery the truth about simulated people; nil in a real service.
 	World Truth
 	// OnPublished is called with what the broker acknowledged, in order within
@@ -90,6 +92,7 @@ type Service struct {
 	loops     loops
 	room      *outboxRoom
 	sending   sending
+	guard     *guard
 	relays    []*consumer.Relay // by partition; none without the worker's role
 
 	mu      sync.Mutex
@@ -101,8 +104,10 @@ type Service struct {
 // New returns a service that has done nothing yet. The configuration must be
 // valid.
 func New(c Config, o Options) *Service {
+	g := newGuard(c, o.Free, o.Logger)
+	o.Registry.MustRegister(g.collectors()...)
 	return &Service{
-		config: c, options: o, log: o.Logger, metrics: newMetrics(o.Registry),
+		guard: g, config: c, options: o, log: o.Logger, metrics: newMetrics(o.Registry),
 		progress: newProgress(c.Kafka.Partitions), stopped: map[string]error{}, serving: make(chan struct{}),
 	}
 }
@@ -278,6 +283,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if s.decoder, err = c.OpenDecoder(); err != nil {
 		return err
 	}
+	s.options.Registry.MustRegister(s.erasureGauge())
 	if err := s.compose(); err != nil {
 		return err
 	}
@@ -298,6 +304,7 @@ func (s *Service) compose() error {
 	if c.has(RoleWorker) {
 		s.generator = newGenerator(c, s.table, s.progress, s.decoder, s.metrics, s.log)
 		s.generator.outbox = s.room
+		s.generator.room = s.guard.wait
 		s.follower = &follower{
 			config: c.priorConfig(), dir: c.priorDir(), options: c.RuntimeOptions(), use: s.generator.use, log: s.log,
 		}
@@ -312,11 +319,12 @@ func (s *Service) compose() error {
 	if c.has(RoleTrainer) {
 		oc := c.onlineConfig()
 		oc.Behind = s.unlearned
+		oc.Room = func() error { return s.guard.room(0) }
 		oc.Busy = func() bool { l := s.lag(); return l.Fold != nil && *l.Fold > busyLag }
 		s.trainer = online.New(oc, c.priorConfig(), people{s.table}, c.priorDir(), s.announce, s.log, s.options.Registry)
 	}
 	s.door = &door{
-		client: s.client, topics: c.Kafka.Topics, partitions: c.Kafka.Partitions, decodes: s.decoder != nil,
+		guard: s.guard, client: s.client, topics: c.Kafka.Topics, partitions: c.Kafka.Partitions, decodes: s.decoder != nil,
 		table: s.table, rules: c.rules(), progress: s.progress,
 		hasPrior:    func() bool { return s.follower != nil && s.follower.version().Version != "" },
 		subscribers: map[chan web.Event]struct{}{}, answers: map[string]*answer{},

@@ -40,6 +40,7 @@ type stand struct {
 	t      *testing.T
 	config Config
 	client *consumer.Client
+	free   func(string) (int64, error) // of the disk; nil is the real one
 }
 
 func newStand(t *testing.T) *stand {
@@ -77,7 +78,7 @@ func standOn(t *testing.T, addr string) *stand {
 // serve runs a service until stop is called, which fails the test on an error.
 func (s *stand) serve() (svc *Service, stop func()) {
 	s.t.Helper()
-	return s.serveWith(Options{})
+	return s.serveWith(Options{Free: s.free})
 }
 
 func (s *stand) serveWith(o Options) (svc *Service, stop func()) {

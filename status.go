@@ -31,6 +31,7 @@ func (s *Service) Status() web.Status {
 			st.Loss = &t.LossEMA
 		}
 	}
+	st.ErasePending, st.Disk = s.table.ErasePending(), s.guard.status()
 	if s.options.World != nil {
 		st.LikedShare, st.BaseRate = s.options.World.Shares()
 	}
@@ -115,6 +116,9 @@ func (s *Service) Ready() []web.Reason {
 	}
 	for _, p := range s.room.paused() {
 		out = append(out, web.Reason{Code: "outbox_full", Message: s.room.why(p)})
+	}
+	if low := s.guard.low(); low != nil {
+		out = append(out, web.Reason{Code: string(low.Code), Message: low.Message})
 	}
 	if err := s.disconnected(); err != nil {
 		out = append(out, web.Reason{Code: "broker_unavailable", Message: err.Error()})

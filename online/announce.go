@@ -36,7 +36,7 @@ func (t *Trainer) announceIfDue(ctx context.Context) error {
 // release saves the weights as a new version and announces it, if there are
 // untold steps.
 func (t *Trainer) release(ctx context.Context) error {
-	if t.untold == 0 {
+	if t.untold == 0 || t.refused() {
 		return nil
 	}
 	if err := t.score(); err != nil {
@@ -52,6 +52,22 @@ func (t *Trainer) release(ctx context.Context) error {
 	cp.times, t.times = t.times.all(), newEventTimes()
 	t.number, t.untoldCP, t.untold = number, cp, 0
 	return t.tell(ctx)
+}
+
+// refused reports whether there is no room for a checkpoint now, and says so
+// when that begins.
+func (t *Trainer) refused() bool {
+	if t.cfg.Room == nil {
+		return false
+	}
+	if now := t.now(); !now.Before(t.roomAt) {
+		before := t.roomErr
+		t.roomErr, t.roomAt = t.cfg.Room(), now.Add(retryAfter)
+		if t.roomErr != nil && before == nil {
+			t.log.Error("no checkpoint is written until there is room", "err", t.roomErr)
+		}
+	}
+	return t.roomErr != nil
 }
 
 // score notes the averaged weights' loss on the held-out events. A score that

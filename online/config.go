@@ -79,6 +79,9 @@ type Config struct {
 	// not been pushed yet. It counts towards MaxLag and the reported backlog,
 	// and is called from several goroutines.
 	Behind func() int64
+	// Room, if not nil, returns an error while a checkpoint must not be written,
+	// for want of disk space; steps go on and are announced later.
+	Room func() error
 	// CPUShare is the share of time that steps may take while Busy says so;
 	// the trainer sleeps for the rest. Busy nil means never busy.
 	CPUShare float64

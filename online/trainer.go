@@ -108,6 +108,9 @@ type Trainer struct {
 
 	lastEvent, pendingSince, lastAnnounce, retryAt time.Time
 
+	roomErr error     // of Config.Room when it was asked last
+	roomAt  time.Time // when to ask again
+
 	lossEMA            runningMean
 	usable, unresolved runningMean
 

@@ -32,6 +32,7 @@ type change struct {
 	p         *partition
 	txn       *badger.Txn
 	seq       uint64
+	large     bool // a value goes to the value log
 	committed []func()
 }
 
@@ -55,8 +56,10 @@ func (t *Table) update(p *partition, fn func(*change) error) error {
 	if err := txn.Commit(); err != nil {
 		p.items.truncate(items)
 		// Badger may have written it or not: memory no longer says what is on disk.
-		err = fmt.Errorf("committing to the state: %w; it takes no more writes until it is opened again", err)
-		t.failed.CompareAndSwap(nil, &err)
+		t.fail(fmt.Errorf("committing to the state: %w", err))
+		return *t.failed.Load()
+	}
+	if err := t.durable(c); err != nil {
 		return err
 	}
 	p.seq = c.seq
@@ -65,6 +68,19 @@ func (t *Table) update(p *partition, fn func(*change) error) error {
 	}
 	if p.outbox.len() > 0 {
 		p.signal()
+	}
+	return nil
+}
+
+// durable sees to it that what was committed reaches the disk in order. A large value lies in a file of its own, so it is synced at once.
+func (t *Table) durable(c *change) error {
+	if !c.large {
+		t.wal.dirty.Store(true)
+		return nil
+	}
+	if err := t.db.Sync(); err != nil {
+		t.fail(fmt.Errorf("syncing a large value: %w", err))
+		return *t.failed.Load()
 	}
 	return nil
 }
@@ -101,6 +117,7 @@ func (p *partition) signal() {
 }
 
 func (c *change) set(key, value []byte) error {
+	c.large = c.large || len(value) >= valueThreshold
 	if err := c.txn.Set(key, value); err != nil {
 		return fmt.Errorf("writing %.40q: %w", key, err)
 	}

@@ -254,14 +254,15 @@ func decodeMessage(b []byte) (Message, error) {
 	return m, s.end()
 }
 
-// messageOwner reads role and key alone.
-func messageOwner(b []byte) (role string, key []byte, err error) {
+// messageOwner reads role and key, and whether the value is null.
+func messageOwner(b []byte) (role string, key []byte, null bool, err error) {
 	s := scan("message", b)
 	role, key = s.string(), s.bytes()
+	null = s.bytes() == nil
 	if s.bad {
-		return "", nil, s.end()
+		return "", nil, false, s.end()
 	}
-	return role, key, nil
+	return role, key, null, nil
 }
 
 func encodeVector(v *Vector) []byte {

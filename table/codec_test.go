@@ -42,7 +42,7 @@ func TestValuesRoundTrip(t *testing.T) {
 		if got, err := decodeMessage(encodeMessage(&m)); err != nil || !reflect.DeepEqual(got, m) {
 			t.Fatalf("message %+v, %v", got, err)
 		}
-		if role, key, err := messageOwner(encodeMessage(&m)); err != nil || role != m.Role || !bytes.Equal(key, m.Key) {
+		if role, key, null, err := messageOwner(encodeMessage(&m)); err != nil || role != m.Role || !bytes.Equal(key, m.Key) || null != (m.Value == nil) {
 			t.Fatalf("owner %s %q, %v", role, key, err)
 		}
 		v := Vector{Values: floats.Draw(t, "vector"), PriorVersion: text.Draw(t, "version"), Events: rapid.Uint64().Draw(t, "events"), AsOf: rapid.Int64().Draw(t, "as of")}

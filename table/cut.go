@@ -151,7 +151,7 @@ func loadInto(o Options, next func() (key, value []byte, ok bool, err error)) er
 }
 
 func writePairs(o Options, next func() (key, value []byte, ok bool, err error)) error {
-	db, err := openBadger(o)
+	db, err := openBadger(o, nil)
 	if err != nil {
 		return err
 	}

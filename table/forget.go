@@ -46,6 +46,9 @@ func (f *folding) forget(r *Record) error {
 	if err := f.set(forgottenKey(f.p.id, name), m.encode()); err != nil {
 		return err
 	}
+	if err := f.noteErasure(name); err != nil {
+		return err
+	}
 	if len(user) <= schemas.MaxID { // else there is no such user, and the keys would be too long
 		if err := f.erase(user, r.Offset); err != nil {
 			return err
@@ -93,7 +96,7 @@ func (c *change) recall(user string) error {
 	var keys [][]byte
 	err := scanFrom(c.txn, queuePrefix(c.p.id, 'm'), messageKey(c.p.id, c.p.outbox.head(), 0), func(item *badger.Item) error {
 		return item.Value(func(b []byte) error {
-			role, key, err := messageOwner(b)
+			role, key, _, err := messageOwner(b)
 			if err == nil && role != RoleDeadletter && string(key) == user {
 				keys = append(keys, item.KeyCopy(nil))
 			}

@@ -19,12 +19,14 @@ const (
 	prefixForgot   = "f/" // f/<partition>/<hash of user> forget marks
 	prefixSeq      = "s/" // s/<partition> next sequence number
 	prefixBuried   = "d/" // d/<partition>/<hash> dead letters found on their topic before their record was folded
-	prefixMeta     = "m/" // m/meta, m/epoch
+	prefixErase    = "e/" // e/<partition>/<hash of user> forgotten users that the files may still hold something of
+	prefixMeta     = "m/" // m/meta, m/epoch, m/fill
 )
 
 var (
 	keyMeta  = []byte("m/meta")
 	keyEpoch = []byte("m/epoch")
+	keyFill  = []byte("m/fill") // zeros, for moments: see flush
 )
 
 // factPrefixes are the prefixes that make up the facts, in key order.
@@ -94,6 +96,10 @@ func forgottenOf(user []byte) forgotten {
 
 func forgottenKey(partition int32, f forgotten) []byte {
 	return append(partitionKey(prefixForgot, partition, len(f)), f[:]...)
+}
+
+func eraseKey(partition int32, f forgotten) []byte {
+	return append(partitionKey(prefixErase, partition, len(f)), f[:]...)
 }
 
 // buried is the name of a dead letter: the first half of the SHA-256 of its place, key and value, each after its length (u32 LE).

@@ -27,6 +27,13 @@ func (t *Table) loadPartition(txn *badger.Txn, p *partition) error {
 	if err := p.loadFacts(txn); err != nil {
 		return err
 	}
+	if err := scanForgotten(txn, prefixErase, p.id, func(f forgotten, _ []byte) error {
+		p.erase[f] = true
+		t.erasures.Add(1)
+		return nil
+	}); err != nil {
+		return err
+	}
 	if _, err := get(txn, seqKey(p.id), func(b []byte) (err error) {
 		p.seq, err = decodeUint64("sequence number", b)
 		return err
@@ -49,14 +56,20 @@ func (p *partition) loadFacts(txn *badger.Txn) error {
 	}); err != nil {
 		return err
 	}
-	marks := partitionKey(prefixForgot, p.id, 0)
-	return scanPrefix(txn, marks, false, func(key, value []byte) error {
-		if len(key) != len(marks)+len(forgotten{}) {
+	return scanForgotten(txn, prefixForgot, p.id, func(f forgotten, value []byte) (err error) {
+		p.marks[f], err = decodeMark(value)
+		return err
+	})
+}
+
+// scanForgotten calls fn for the forgotten users under a prefix of a partition.
+func scanForgotten(txn *badger.Txn, prefix string, partition int32, fn func(f forgotten, value []byte) error) error {
+	start := partitionKey(prefix, partition, 0)
+	return scanPrefix(txn, start, false, func(key, value []byte) error {
+		if len(key) != len(start)+len(forgotten{}) {
 			return fmt.Errorf("%w: key %q", ErrCorrupt, key)
 		}
-		m, err := decodeMark(value)
-		p.marks[forgotten(key[len(marks):])] = m
-		return err
+		return fn(forgotten(key[len(start):]), value)
 	})
 }
 
@@ -77,10 +90,16 @@ func (t *Table) loadQueue(txn *badger.Txn, p *partition) error {
 	}); err != nil {
 		return err
 	}
-	return scanPrefix(txn, queuePrefix(p.id, 'm'), true, func(key, _ []byte) error {
-		_, seq, _, err := splitMessageKey(key)
+	return scanFrom(txn, queuePrefix(p.id, 'm'), queuePrefix(p.id, 'm'), func(item *badger.Item) error {
+		_, seq, _, err := splitMessageKey(item.Key())
 		if err != nil {
 			return err
+		}
+		if item.ValueSize() >= valueThreshold {
+			// It lies in a file of its own, the one place where a power cut can leave less than a prefix.
+			if err := item.Value(func([]byte) error { return nil }); err != nil {
+				return fmt.Errorf("%w: message %d of the outbox: %w; restore a snapshot, or fold the log into a new state directory", ErrCorrupt, seq, err)
+			}
 		}
 		p.outbox.add(seq)
 		t.messages.Add(1)

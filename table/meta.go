@@ -24,8 +24,12 @@ type meta struct {
 	Rules      Rules  `json:"rules"`
 }
 
-func openBadger(o Options) (*badger.DB, error) {
-	db, err := badger.Open(badgerOptions(o.Dir, o.Logger))
+// openBadger opens the database; w is told of rotated logs, nil where a sync at the end is enough.
+func openBadger(o Options, w *wal) (*badger.DB, error) {
+	if err := removeEmptyLogs(o.Dir); err != nil {
+		return nil, err
+	}
+	db, err := badger.Open(badgerOptions(o, badgerLog{o.Logger, w}))
 	switch {
 	case err == nil:
 		return db, nil
@@ -93,8 +97,11 @@ func (m *meta) decode(b []byte) error {
 	if err := json.Unmarshal(b, &v); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrCorrupt, keyMeta, err)
 	}
-	if v.Format != formatVersion {
-		return fmt.Errorf("%w: %d, this program reads %d", ErrVersion, v.Format, formatVersion)
+	if v.Format > formatVersion {
+		return fmt.Errorf("%w: %d, this program reads %d: a newer program wrote it, use that one", ErrVersion, v.Format, formatVersion)
+	}
+	if v.Format < formatVersion {
+		return fmt.Errorf("%w: %d, this program reads %d: fold the log into a new state directory", ErrVersion, v.Format, formatVersion)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

@@ -76,7 +76,7 @@ func TestOpenLocked(t *testing.T) {
 // edit changes a closed state behind the table's back.
 func edit(t *testing.T, dir string, key, value []byte) {
 	t.Helper()
-	db, err := openBadger(options(dir).withDefaults())
+	db, err := openBadger(options(dir).withDefaults(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,16 +88,16 @@ func edit(t *testing.T, dir string, key, value []byte) {
 func TestOpenOtherVersion(t *testing.T) {
 	dir := t.TempDir()
 	table := open(t, options(dir))
-	m := table.meta
 	table.Close()
-	m.Format = 2
-	b, err := json.Marshal(map[string]any{"format": 2, "something": "new"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	edit(t, dir, keyMeta, b)
-	if _, err := Open(options(dir)); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "2, this program reads 1") {
-		t.Errorf("error %v", err)
+	for format, want := range map[int]string{2: "2, this program reads 1: a newer program wrote it", 0: "0, this program reads 1: fold the log into a new"} {
+		b, err := json.Marshal(map[string]any{"format": format, "something": "new"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		edit(t, dir, keyMeta, b)
+		if _, err := Open(options(dir)); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v", err)
+		}
 	}
 	edit(t, dir, keyMeta, []byte("{"))
 	if _, err := Open(options(dir)); !errors.Is(err, ErrCorrupt) {

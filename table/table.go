@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -36,6 +37,15 @@ type Options struct {
 	Silent     bool         // nothing enters the outbox: another process folds the same log and sends
 	AnyRules   bool         // take the rules that the state was born with instead of refusing others; Rules are those of a new one
 	Logger     *slog.Logger // nil discards
+
+	tuning tuning
+}
+
+// tuning is what tests and benchmarks set otherwise.
+type tuning struct {
+	memTable   int64              // bytes of a memtable; 0 means memTableSize
+	sync       func(string) error // nil means syncPath
+	syncWrites bool               // every commit is synced, and nothing else
 }
 
 func (o Options) validate() error {
@@ -62,6 +72,12 @@ func (o Options) withDefaults() Options {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = defaultCache
 	}
+	if o.tuning.memTable == 0 {
+		o.tuning.memTable = memTableSize
+	}
+	if o.tuning.sync == nil {
+		o.tuning.sync = syncPath
+	}
 	return o
 }
 
@@ -69,6 +85,7 @@ func (o Options) withDefaults() Options {
 type Table struct {
 	db         *badger.DB
 	options    Options
+	wal        *wal
 	meta       meta
 	epoch      uint64
 	budget     int64 // bytes of one transaction that we fill
@@ -77,6 +94,8 @@ type Table struct {
 	users      *userList
 
 	intents, messages atomic.Int64          // over all partitions
+	erasures          atomic.Int64          // notes under e/, over all partitions
+	collecting        sync.Mutex            // one rewrite of the files at a time; taken before any partition's lock
 	failed            atomic.Pointer[error] // of a commit whose outcome is unknown
 	closeOnce         sync.Once
 	closeErr          error
@@ -92,6 +111,7 @@ type partition struct {
 	mu      sync.Mutex // one writer at a time; guards what follows. No lock of ours is taken before it
 	seq     uint64     // last sequence number given
 	marks   map[forgotten]mark
+	erase   map[forgotten]bool // forgotten users that the files may still hold something of
 	waiting waiting
 	outbox  outboxIndex
 	stale   staleSet
@@ -107,18 +127,23 @@ type mark struct {
 // Badger settings. Values up to valueThreshold live in the tree, so a transaction is atomic in one file.
 const (
 	memTableSize   = 32 << 20
+	numMemtables   = 3
 	valueThreshold = 1 << 20
 	valueLogSize   = 128 << 20 // bounds a single value too
 	defaultCache   = 64 << 20
+
+	// MinFree is the free space, in bytes, below which nothing should write to a state: twice what its memtables hold, as logs and as the
+	// tables they become, and a tenth. Its files are mapped: a disk that is full ends the process with SIGBUS.
+	MinFree = 2 * memTableSize * numMemtables * 11 / 10
 )
 
-func badgerOptions(dir string, log *slog.Logger) badger.Options {
-	return badger.DefaultOptions(dir).
-		WithMemTableSize(memTableSize).WithNumMemtables(3).WithNumCompactors(2).
-		WithValueThreshold(valueThreshold).WithValueLogFileSize(valueLogSize).
+func badgerOptions(o Options, log badgerLog) badger.Options {
+	return badger.DefaultOptions(o.Dir).
+		WithMemTableSize(o.tuning.memTable).WithNumMemtables(numMemtables).WithNumCompactors(2).
+		WithValueThreshold(min(valueThreshold, o.tuning.memTable/10)).WithValueLogFileSize(valueLogSize).
 		WithCompression(0).WithBlockCacheSize(0). // uncompressed blocks are read from the page cache
-		WithDetectConflicts(false).WithNumVersionsToKeep(1).WithSyncWrites(false).WithMetricsEnabled(false).
-		WithLogger(badgerLog{log})
+		WithDetectConflicts(false).WithNumVersionsToKeep(1).WithSyncWrites(o.tuning.syncWrites).WithVerifyValueChecksum(true).
+		WithMetricsEnabled(false).WithLogger(log)
 }
 
 // Open opens the state in o.Dir and creates it if there is none. It raises the writer epoch: a table opened earlier on the same state
@@ -131,15 +156,18 @@ func Open(o Options) (*Table, error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("creating the state directory: %w", err)
 	}
-	db, err := openBadger(o)
+	t := &Table{options: o, catalogue: newCatalogue(o.Dim), users: newUserList()}
+	t.wal = newWAL(o.Dir, o.tuning.sync, t.fail)
+	db, err := openBadger(o, t.wal)
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{db: db, options: o, budget: db.MaxBatchSize() * 3 / 4, catalogue: newCatalogue(o.Dim), users: newUserList()}
+	t.db, t.budget = db, db.MaxBatchSize()*3/4
 	for i := range o.Partitions {
 		t.partitions = append(t.partitions, newPartition(i, o.CacheBytes/int(o.Partitions)))
 	}
 	if err := t.start(); err != nil {
+		t.wal.close()
 		db.Close()
 		return nil, fmt.Errorf("opening the state in %s: %w", o.Dir, err)
 	}
@@ -149,7 +177,8 @@ func Open(o Options) (*Table, error) {
 func newPartition(id int32, cacheBytes int) *partition {
 	return &partition{
 		id: id, items: newInterner(), rows: newRowCache(cacheBytes), notify: make(chan struct{}, 1),
-		marks: map[forgotten]mark{}, waiting: newWaiting(), outbox: newOutboxIndex(), stale: newStaleSet(), drafts: newDrafts(),
+		marks: map[forgotten]mark{}, erase: map[forgotten]bool{}, waiting: newWaiting(), outbox: newOutboxIndex(), stale: newStaleSet(),
+		drafts: newDrafts(),
 	}
 }
 
@@ -158,15 +187,29 @@ func (t *Table) start() error {
 	if err := t.openMeta(); err != nil {
 		return err
 	}
+	if !t.options.tuning.syncWrites {
+		if err := t.wal.watch(); err != nil {
+			return err
+		}
+	}
 	if err := t.raiseEpoch(); err != nil {
 		return err
 	}
 	return t.load()
 }
 
+// fail makes the table refuse writes from now on.
+func (t *Table) fail(err error) {
+	err = fmt.Errorf("%w; the state takes no more writes until it is opened again", err)
+	if t.failed.CompareAndSwap(nil, &err) {
+		t.options.Logger.Error("the state takes no more writes", "err", err)
+	}
+}
+
 // Close closes the state. Writers and readers must have returned.
 func (t *Table) Close() error {
 	t.closeOnce.Do(func() {
+		t.wal.close()
 		if err := t.db.Close(); err != nil {
 			t.closeErr = fmt.Errorf("closing the state in %s: %w", t.options.Dir, err)
 		}
@@ -174,7 +217,7 @@ func (t *Table) Close() error {
 	return t.closeErr
 }
 
-// Sync writes what is in memory maps to disk.
+// Sync returns when all that was committed is on disk.
 func (t *Table) Sync() error {
 	if err := t.db.Sync(); err != nil {
 		return fmt.Errorf("syncing the state: %w", err)
@@ -185,14 +228,31 @@ func (t *Table) Sync() error {
 // Collect gives the disk space of large values that were deleted back. Badger hears of them when it compacts the tree, some time after they
 // went, so it is to be called now and then; it costs nothing when there is nothing to collect.
 func (t *Table) Collect() error {
+	t.collecting.Lock()
+	defer t.collecting.Unlock()
+	return t.collect(.5)
+}
+
+// eraseRatio has every file of large values rewritten of which anything was deleted.
+const eraseRatio = 1e-9
+
+// collect rewrites files of large values of which a share is deleted.
+// REQUIRES: t.collecting is held.
+func (t *Table) collect(share float64) error {
 	for {
-		switch err := t.db.RunValueLogGC(.5); {
+		switch err := t.db.RunValueLogGC(share); {
 		case errors.Is(err, badger.ErrNoRewrite), errors.Is(err, badger.ErrRejected):
 			return nil
 		case err != nil:
 			return fmt.Errorf("collecting old large values: %w", err)
 		}
 	}
+}
+
+// Size returns about how many bytes the state's tables and large values take on disk, as of a minute ago.
+func (t *Table) Size() int64 {
+	tables, large := t.db.Size()
+	return tables + large
 }
 
 // Partitions returns the number of partitions of the state.
@@ -268,10 +328,17 @@ func (t *Table) part(id int32) (*partition, error) {
 	return t.partitions[id], nil
 }
 
-// badgerLog hands Badger's warnings and errors to slog; the rest is noise.
-type badgerLog struct{ log *slog.Logger }
+// badgerLog hands Badger's warnings and errors to slog; the rest is noise, but for the message that a log was rotated.
+type badgerLog struct {
+	log *slog.Logger
+	wal *wal // nil hears nothing
+}
 
 func (l badgerLog) Errorf(f string, v ...any)   { l.log.Error("badger: " + fmt.Sprintf(f, v...)) }
 func (l badgerLog) Warningf(f string, v ...any) { l.log.Warn("badger: " + fmt.Sprintf(f, v...)) }
 func (l badgerLog) Infof(string, ...any)        {}
-func (l badgerLog) Debugf(string, ...any)       {}
+func (l badgerLog) Debugf(f string, _ ...any) {
+	if l.wal != nil && strings.HasPrefix(f, rotationMessage) {
+		l.wal.rotated()
+	}
+}

@@ -102,6 +102,10 @@ type Status struct {
 	EventsFolded uint64 `json:"events_folded"`
 	Generated    uint64 `json:"generated"`
 	Users        int    `json:"users"`
+	// ErasePending counts forgotten users that the state's files may still hold something of.
+	ErasePending int `json:"erase_pending"`
+	// Disk is the room below the state.
+	Disk Disk `json:"disk"`
 	// Loss is the prior's smoothed training loss.
 	Loss *float64 `json:"loss"`
 	// EventToImage is the recent time from a feedback event to the first published image that
@@ -111,6 +115,13 @@ type Status struct {
 	// the share among catalogue pictures drawn at random. Only a controlled world knows them.
 	LikedShare *float64 `json:"liked_share"`
 	BaseRate   *float64 `json:"base_rate"`
+}
+
+// Disk is the room where the state is.
+type Disk struct {
+	Free    int64 `json:"free"`     // bytes, at the last look
+	MinFree int64 `json:"min_free"` // bytes below which the intake pauses; 0: never
+	Paused  bool  `json:"paused"`
 }
 
 // Lag counts what is still to be done; nil where it does not apply. All reach 0 when input rests.

@@ -27,6 +27,7 @@ const (
 	CodeNoDecoder         Code = "no_decoder"         // 400: images asked of a service that makes embeddings only
 	CodeBadAfter          Code = "bad_after"          // 400: not a position of the user's own partition
 	CodeBrokerUnavailable Code = "broker_unavailable" // 503: Kafka does not answer
+	CodeDiskLow           Code = "disk_low"           // 503: the state's disk has too little room, the intake is paused
 	CodeBusy              Code = "busy"               // 503: too many event streams are open
 	CodeNotReady          Code = "not_ready"          // 503: /readyz while starting or cut off
 	CodeAfterTimeout      Code = "after_timeout"      // 504: the feedback named in after was not folded in time
@@ -49,7 +50,7 @@ func (c Code) status() int {
 		return http.StatusRequestEntityTooLarge
 	case CodeNotOwner:
 		return http.StatusMisdirectedRequest
-	case CodeNoPrior, CodeBrokerUnavailable, CodeBusy, CodeNotReady:
+	case CodeNoPrior, CodeBrokerUnavailable, CodeDiskLow, CodeBusy, CodeNotReady:
 		return http.StatusServiceUnavailable
 	case CodeAfterTimeout, CodeGenerateTimeout:
 		return http.StatusGatewayTimeout

@@ -72,7 +72,8 @@ embeddings and images to Kafka.`,
 	})
 	root.AddCommand(
 		serveCommand(), demoCommand(), brokerCommand(), topicsCommand(), inspectCommand(), sampleCommand(),
-		snapshotCommand(), replayCommand(), deadletterCommand(), feedbackCommand(), itemsCommand(), priorCommand(), configCommand(), versionCommand(),
+		snapshotCommand(), replayCommand(), deadletterCommand(), feedbackCommand(), itemsCommand(), priorCommand(), forgetCommand(),
+		eraseCommand(), configCommand(), versionCommand(),
 	)
 	return root
 }
