@@ -13,7 +13,7 @@ import (
 // A state that goes on from an older snapshot meets again what the topics know already: images were found (Sent) whose causes are still to
 // be read, and a forget may stand between. Then the user's memory goes, and with it the knowledge that these images are published; the
 // causes behind the forget would make them a second time. So forgetMemory keeps what the next life made, and leaves of the rest the
-// names of those images whose cause is still to come. A name is a hash of offsets and says nothing of the user.
+// names of those images whose cause is still to come; Sent does the same where the forget was folded before the topic was read back. A name is a hash of offsets and says nothing of the user.
 
 // outlivedKey is the key under which the name of an image outlives the memory of it. Its hash is of another form than a dead letter's.
 func outlivedKey(partition int32, id string) []byte {
@@ -21,9 +21,9 @@ func outlivedKey(partition int32, id string) []byte {
 	return buriedKey(partition, buried(sum[:16]))
 }
 
-// outlive keeps the name of an image, if its cause has not been read yet.
+// outlive keeps the name of an image whose cause is still to be read, or waits to be served.
 func (c *change) outlive(g schemas.Generated) error {
-	if ahead, err := c.ahead(g.Source); err != nil || !ahead {
+	if ahead, err := c.ahead(g.Source); err != nil || !ahead && !c.p.waiting.causedBy(g.Source) {
 		return err
 	}
 	caused := g.CausedAt
@@ -45,6 +45,16 @@ func (c *change) outlived(id string, cause time.Time) (bool, error) {
 		return false, err
 	}
 	return caused == 0 || caused == cause.UnixMilli(), c.delete(key)
+}
+
+// causedBy reports whether an intent of this cause waits.
+func (w *waiting) causedBy(s schemas.Source) bool {
+	for _, p := range w.intents {
+		if p.Source == s {
+			return true
+		}
+	}
+	return false
 }
 
 // ahead reports whether a record is still to be read.

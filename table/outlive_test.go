@@ -74,6 +74,23 @@ func TestForgetKeepsWhatIsPublished(t *testing.T) {
 	}
 }
 
+// The topic is read back while the log is folded: forget and request may both have had their turn when the answer is found.
+func TestForgetBeforeTheTopicIsReadBack(t *testing.T) {
+	const user = "a"
+	request := accept(t, open(t, options(t.TempDir())), 5, ask(5, user, "r", 2))[0]
+	table := open(t, options(t.TempDir()))
+	fold(t, table, forget(3, user))
+	in := accept(t, table, 5, ask(5, user, "r", 2))[0]
+	sent(t, table, "generated", 9, earlier(t, request, 2)...)
+	if got := remembered(t, table, user); len(got) > 0 {
+		t.Errorf("remembered of a life that is forgotten: %q", got)
+	}
+	complete(t, table, finished(t, in, timeAt(20), "2-b"))
+	if i := slices.IndexFunc(outbox(t, table), func(o Outgoing) bool { return o.Role == RoleGenerated }); i >= 0 {
+		t.Errorf("published again: %s", outbox(t, table)[i].Value)
+	}
+}
+
 // An image belongs to its cause by the cause's own timestamp, whatever the clocks of producers say: one that runs ahead makes no second
 // image, and a log that was made anew does.
 func TestImagesKnowTheirCause(t *testing.T) {

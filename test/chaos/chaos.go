@@ -171,7 +171,7 @@ func (c *chaos) strike(ctx context.Context) error {
 	if err := c.moment(ctx); err != nil {
 		return err
 	}
-	if c.tree.ready && c.chance(8) {
+	if c.tree.ready && c.chance(12) {
 		c.snapshot(ctx)
 		c.sleep(ctx, c.between(0, 300*time.Millisecond))
 	}
@@ -190,7 +190,7 @@ func (c *chaos) strike(ctx context.Context) error {
 	default:
 		return c.stopService()
 	}
-	if !c.tree.serviceUp() && c.tree.taken() > 0 && c.chance(8) {
+	if !c.tree.serviceUp() && c.tree.taken() > 0 && c.chance(12) {
 		return c.move(ctx)
 	}
 	return nil
@@ -265,7 +265,8 @@ func (c *chaos) stopService() error {
 	c.log("terminate service %d, ready %t", c.tree.service.PID(), c.tree.ready)
 	c.figures["stops"]++
 	c.tree.ended = true
-	if err := c.tree.service.Terminate(startLimit); err != nil {
+	// One that has just begun may not listen to signals yet, or be waiting for a broker that is away.
+	if err := c.tree.service.Terminate(startLimit); err != nil && c.tree.ready {
 		c.fault(died, "the service, terminated: %v; it said:\n%s", err, c.tree.service.Tail(3))
 	}
 	return nil
