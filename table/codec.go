@@ -277,6 +277,16 @@ func decodeVector(b []byte) (Vector, error) {
 	return v, s.end()
 }
 
+// vectorEvents reads the number of events that a vector knows, and checks it like decodeVector without making one.
+func vectorEvents(b []byte) (uint64, error) {
+	s := scan("vector", b)
+	events := s.uint64()
+	s.uint64()
+	s.take(int(s.uint32()))
+	s.take(4 * int(s.uint32()))
+	return events, s.end()
+}
+
 func encodeItem(uri string, embedding []float32) []byte {
 	return appendFloats(appendString([]byte{valueVersion}, uri), embedding)
 }

@@ -49,6 +49,9 @@ func TestValuesRoundTrip(t *testing.T) {
 		if got, err := decodeVector(encodeVector(&v)); err != nil || !bytes.Equal(encodeVector(&got), encodeVector(&v)) {
 			t.Fatalf("vector %+v, %v", got, err)
 		}
+		if n, err := vectorEvents(encodeVector(&v)); err != nil || n != v.Events {
+			t.Fatalf("events of a vector: %d, %v", n, err)
+		}
 		mem := Memory{ID: text.Draw(t, "memory"), Record: raw.Draw(t, "record"), Source: source.Draw(t, "source")}
 		if got, err := decodeMemory(encodeMemory(&mem)); err != nil || !reflect.DeepEqual(got, mem) {
 			t.Fatalf("memory %+v, %v", got, err)
@@ -83,6 +86,10 @@ func FuzzDecodeValues(f *testing.F) {
 		}
 		if v, err := decodeVector(b); err == nil && len(encodeVector(&v)) != len(b) {
 			t.Error("a vector is read as another")
+		}
+		v, whole := decodeVector(b)
+		if n, err := vectorEvents(b); (err == nil) != (whole == nil) || err == nil && n != v.Events {
+			t.Errorf("a vector of %d events (%v) is said to know %d (%v)", v.Events, whole, n, err)
 		}
 		if m, err := decodeMemory(b); err == nil && !bytes.Equal(encodeMemory(&m), b) {
 			t.Error("a memory is read as another")

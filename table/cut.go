@@ -101,7 +101,7 @@ func (t *Table) Digest() (digest string, err error) {
 	return digest, err
 }
 
-// Load makes a new state in o.Dir of the pairs that next returns until ok is false, in any order, as Cut.Each gave them. The state must be
+// Load makes a new state in o.Dir of the pairs that next returns until ok is false, in key order, as Cut.Each gave them. The state must be
 // one that Open takes with these options. The directory must be absent or empty (ErrNotEmpty); it appears whole or not at all.
 func Load(o Options, next func() (key, value []byte, ok bool, err error)) error {
 	if err := o.validate(); err != nil {
@@ -148,31 +148,6 @@ func loadInto(o Options, next func() (key, value []byte, ok bool, err error)) er
 		return err
 	}
 	return t.Close()
-}
-
-func writePairs(o Options, next func() (key, value []byte, ok bool, err error)) error {
-	db, err := openBadger(o, nil)
-	if err != nil {
-		return err
-	}
-	batch := db.NewWriteBatch()
-	defer batch.Cancel()
-	write := func() error {
-		for {
-			key, value, ok, err := next()
-			if err != nil || !ok {
-				return err
-			}
-			if err := batch.Set(append([]byte(nil), key...), append([]byte(nil), value...)); err != nil {
-				return fmt.Errorf("loading the state: %w", err)
-			}
-		}
-	}
-	err = write()
-	if err == nil {
-		err = batch.Flush()
-	}
-	return errors.Join(err, db.Sync(), db.Close())
 }
 
 func syncDir(dir string) error {

@@ -146,6 +146,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"other dimension", func(o *Options) { o.Dim = 9 }, feed(state), ErrDim},
 		{"other partitions", func(o *Options) { o.Partitions = 9 }, feed(state), ErrPartitions},
 		{"without meta", func(*Options) {}, feed(state[:1]), ErrVersion},
+		{"out of order", func(*Options) {}, feed([]pair{state[1], state[0]}), errOrder},
+		{"a key twice", func(*Options) {}, feed([]pair{state[0], state[0]}), errOrder},
 		{"an error of the source", func(*Options) {}, func() ([]byte, []byte, bool, error) { return nil, nil, false, broken }, broken},
 	} {
 		parent := t.TempDir()

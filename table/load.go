@@ -4,28 +4,39 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 
 	badger "github.com/dgraph-io/badger/v4"
+	"golang.org/x/sync/errgroup"
 )
 
-// load fills memory from the state.
+// load fills memory from the state, the partitions side by side: nobody writes yet.
 func (t *Table) load() error {
-	return t.db.View(func(txn *badger.Txn) error {
-		for _, p := range t.partitions {
-			if err := t.loadPartition(txn, p); err != nil {
-				return fmt.Errorf("partition %d: %w", p.id, err)
-			}
-			if p.outbox.len() > 0 {
-				p.signal()
-			}
-		}
-		return t.loadCatalogue(txn)
-	})
+	users := make([][]string, len(t.partitions))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range t.partitions {
+		group.Go(func() error {
+			return t.db.View(func(txn *badger.Txn) (err error) {
+				if users[i], err = t.loadPartition(txn, p); err != nil {
+					return fmt.Errorf("partition %d: %w", p.id, err)
+				}
+				return nil
+			})
+		})
+	}
+	group.Go(func() error { return t.db.View(t.loadCatalogue) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	t.users.load(users)
+	return nil
 }
 
-func (t *Table) loadPartition(txn *badger.Txn, p *partition) error {
+// loadPartition returns the partition's users in key order.
+func (t *Table) loadPartition(txn *badger.Txn, p *partition) (users []string, err error) {
 	if err := p.loadFacts(txn); err != nil {
-		return err
+		return nil, err
 	}
 	if err := scanForgotten(txn, prefixErase, p.id, func(f forgotten, _ []byte) error {
 		p.erase[f] = true
@@ -38,12 +49,15 @@ func (t *Table) loadPartition(txn *badger.Txn, p *partition) error {
 		p.seq, err = decodeUint64("sequence number", b)
 		return err
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	if err := t.loadQueue(txn, p); err != nil {
-		return err
+		return nil, err
 	}
-	return t.loadUsers(txn, p)
+	if p.outbox.len() > 0 {
+		p.signal()
+	}
+	return p.loadUsers(txn)
 }
 
 func (p *partition) loadFacts(txn *badger.Txn) error {
@@ -107,14 +121,15 @@ func (t *Table) loadQueue(txn *badger.Txn, p *partition) error {
 	})
 }
 
-// loadUsers reads rows and vectors side by side, both in key order, to find whose vector is behind.
-func (t *Table) loadUsers(txn *badger.Txn, p *partition) error {
+// loadUsers reads rows and vectors side by side, both in key order, to find whose vector is behind, and returns the users in key order.
+func (p *partition) loadUsers(txn *badger.Txn) (users []string, err error) {
 	o := badger.DefaultIteratorOptions
-	o.Prefix = partitionKey(prefixVector, p.id, 0)
+	o.Prefix, o.PrefetchValues = partitionKey(prefixVector, p.id, 0), false
 	vectors := txn.NewIterator(o)
 	defer vectors.Close()
 	vectors.Rewind()
-	return scanPrefix(txn, partitionKey(prefixRow, p.id, 0), false, func(key, value []byte) error {
+	var stale []string
+	err = scanPrefix(txn, partitionKey(prefixRow, p.id, 0), false, func(key, value []byte) error {
 		events, err := rowEvents(value)
 		if err != nil {
 			return err
@@ -123,20 +138,22 @@ func (t *Table) loadUsers(txn *badger.Txn, p *partition) error {
 		if err != nil {
 			return err
 		}
-		known, err := vectorEvents(vectors, key[len(prefixRow):])
+		known, err := eventsAt(vectors, key[len(prefixRow):])
 		if err != nil {
 			return err
 		}
-		t.users.add(user)
+		users = append(users, user)
 		if known < events {
-			p.stale.mark(user)
+			stale = append(stale, user)
 		}
 		return nil
 	})
+	p.stale.load(stale)
+	return users, err
 }
 
-// vectorEvents moves the iterator to a row's key, both without their prefixes, and returns the events that the vector there knows.
-func vectorEvents(vectors *badger.Iterator, key []byte) (events uint64, err error) {
+// eventsAt moves the iterator to a row's key, both without their prefixes, and returns the events that the vector there knows.
+func eventsAt(vectors *badger.Iterator, key []byte) (events uint64, err error) {
 	for ; vectors.Valid(); vectors.Next() {
 		switch bytes.Compare(vectors.Item().Key()[len(prefixVector):], key) {
 		case -1:
@@ -144,9 +161,8 @@ func vectorEvents(vectors *badger.Iterator, key []byte) (events uint64, err erro
 		case 1:
 			return 0, nil
 		}
-		err = vectors.Item().Value(func(b []byte) error {
-			v, err := decodeVector(b)
-			events = v.Events
+		err = vectors.Item().Value(func(b []byte) (err error) {
+			events, err = vectorEvents(b)
 			return err
 		})
 		return events, err

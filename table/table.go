@@ -297,7 +297,7 @@ func get(txn *badger.Txn, key []byte, fn func([]byte) error) (bool, error) {
 // scanPrefix calls fn for every key of a prefix in key order. Key and value are valid during the call; value is nil when keysOnly.
 func scanPrefix(txn *badger.Txn, prefix []byte, keysOnly bool, fn func(key, value []byte) error) error {
 	o := badger.DefaultIteratorOptions
-	o.Prefix, o.PrefetchValues = prefix, !keysOnly
+	o.Prefix, o.PrefetchValues = prefix, false // values are in the tree: fetching ahead costs a goroutine each and saves nothing
 	it := txn.NewIterator(o)
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {

@@ -2,6 +2,7 @@ package table
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -26,6 +27,17 @@ func (l *userList) add(user string) {
 		user = strings.Clone(user) // it may be part of a larger text
 		l.at[user] = len(l.names)
 		l.names = append(l.names, user)
+	}
+}
+
+// load enters the users of every partition in an empty list, with room for all at once.
+func (l *userList) load(partitions [][]string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names = slices.Concat(partitions...)
+	l.at = make(map[string]int, len(l.names))
+	for i, user := range l.names {
+		l.at[user] = i
 	}
 }
 
@@ -190,6 +202,17 @@ func (s *staleSet) mark(user string) {
 	s.order = append(s.order, staleSince{user, s.next})
 	if len(s.order) > 2*len(s.since)+64 {
 		s.compact()
+	}
+}
+
+// load marks the users of an empty set, with room for all at once.
+func (s *staleSet) load(users []string) {
+	s.since = make(map[string]uint64, len(users))
+	s.order = make([]staleSince, 0, len(users))
+	for _, user := range users {
+		s.next++
+		s.since[user] = s.next
+		s.order = append(s.order, staleSince{user, s.next})
 	}
 }
 
