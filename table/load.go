@@ -43,7 +43,7 @@ func (t *Table) loadPartition(txn *badger.Txn, p *partition) (users []string, er
 		t.erasures.Add(1)
 		return nil
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := get(txn, seqKey(p.id), func(b []byte) (err error) {
 		p.seq, err = decodeUint64("sequence number", b)
