@@ -38,15 +38,18 @@ type worker struct {
 // the same log through the same judge. f takes the feedback, so that a batch
 // needs one allocation for all of its own.
 func judge(r consumer.Record, partitions int, f *schemas.Feedback) table.Record {
-	out := table.Record{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Fingerprint: r.Fingerprint()}
+	out := table.Record{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers, Fingerprint: r.Fingerprint()}
 	out.Dead = misplaced(r, partitions)
 	switch {
 	case out.Dead != nil:
 	case r.Value == nil:
 		out.Forget = true
 	default:
-		var err error
-		if *f, err = schemas.DecodeFeedback(r.Key, r.Value, r.Time); err != nil {
+		content, err := schemas.Open(r.Headers, r.Value)
+		if err == nil {
+			*f, err = content.Feedback(r.Key, r.Time)
+		}
+		if err != nil {
 			out.Dead = rejection(err)
 		} else {
 			out.Feedback = f
@@ -137,11 +140,15 @@ func (w *worker) acceptRequests(partition int32) handler {
 }
 
 func (w *worker) judgeRequest(r consumer.Record) table.Asked {
-	a := table.Asked{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value}
+	a := table.Asked{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
 	if a.Dead = misplaced(r, w.partitions); a.Dead != nil {
 		return a
 	}
-	req, err := schemas.DecodeRequest(r.Key, r.Value)
+	var req schemas.Request
+	content, err := schemas.Open(r.Headers, r.Value)
+	if err == nil {
+		req, err = content.Request(r.Key)
+	}
 	if err != nil {
 		a.Dead = rejection(err)
 		return a
@@ -191,7 +198,7 @@ func (w *worker) listItems(partition int32) handler {
 }
 
 func (w *worker) judgeItem(r consumer.Record) table.Listed {
-	l := table.Listed{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value}
+	l := table.Listed{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
 	if len(r.Key) == 0 {
 		l.Dead = &schemas.Rejection{Reason: schemas.ReasonEmptyKey, Message: "the record has no key: set it to the item_id"}
 		return l
@@ -200,7 +207,11 @@ func (w *worker) judgeItem(r consumer.Record) table.Listed {
 		l.Delete = true
 		return l
 	}
-	item, err := schemas.DecodeItem(r.Key, r.Value, w.dim)
+	var item schemas.Item
+	content, err := schemas.Open(r.Headers, r.Value)
+	if err == nil {
+		item, err = content.Item(r.Key, w.dim)
+	}
 	if err != nil {
 		l.Dead = rejection(err)
 		return l

@@ -6,5 +6,8 @@
 // and field names are case-sensitive. A null counts as absent. Every refusal is a *[Rejection] whose [Reason] is part
 // of the contract with producers; it becomes a header of the dead letter and the `reason` of an HTTP answer.
 //
+// A record on items, feedback or requests may also come as a CloudEvent, see [Open]. What its data says counts before what the envelope
+// says, and of the envelope only what is needed is checked, so that no good event is lost for an attribute that nobody reads.
+//
 // The package imports nothing else of the module.
 package schemas

@@ -67,14 +67,7 @@ func (f Feedback) Encode() ([]byte, error) { return encode(f) }
 // occurred_at is not more than [MaxAhead] beyond it. A nil value means "forget this user" and is the caller's to see.
 // Errors are *[Rejection].
 func DecodeFeedback(key, value []byte, recordTime time.Time) (Feedback, error) {
-	if len(key) == 0 {
-		return Feedback{}, errEmptyKey()
-	}
-	f, err := ParseFeedback(value, recordTime)
-	if err != nil {
-		return Feedback{}, err
-	}
-	return f, checkKey(key, "user_id", f.UserID)
+	return Content{json: value}.Feedback(key, recordTime)
 }
 
 // ParseFeedback is [DecodeFeedback] for a value that has no key yet, as in an HTTP body or a file.

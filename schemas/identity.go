@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"time"
 )
 
 // ID returns the id of the index-th output of a record: 32 hex digits, the first half of SHA-256 over topic, a zero
@@ -74,17 +73,4 @@ func murmur2(data []byte) uint32 {
 type Header struct {
 	Key   string
 	Value []byte
-}
-
-// CloudEvent returns the headers of CloudEvents' Kafka binding in binary mode: the value is the data. typ is such as
-// "rebeca.generated.v1", source a URI reference naming the service.
-func CloudEvent(typ, id, source string, at time.Time, contentType string) []Header {
-	return []Header{
-		{"ce_specversion", []byte("1.0")},
-		{"ce_id", []byte(id)},
-		{"ce_type", []byte(typ)},
-		{"ce_source", []byte(source)},
-		{"ce_time", []byte(at.UTC().Format(time.RFC3339Nano))},
-		{"content-type", []byte(contentType)},
-	}
 }

@@ -192,6 +192,10 @@ func (v raw) time(field string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
+	return parseTime(field, s)
+}
+
+func parseTime(field, s string) (time.Time, error) {
 	var t time.Time
 	if err := t.UnmarshalText([]byte(s)); err != nil || !strictTime(s) {
 		return time.Time{}, reject(ReasonBadTime, "%s is not RFC 3339: %.64q", field, s)

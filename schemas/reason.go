@@ -44,6 +44,9 @@ const (
 	ReasonBadAfter Reason = "bad_after"
 	// ReasonNoDecoder: images were asked for and the service has no decoder. Ask with images: false or name one.
 	ReasonNoDecoder Reason = "no_decoder"
+	// ReasonBadCloudEvent: the envelope of a CloudEvent cannot be read: another specversion than 1.0, no data or twice, data that is
+	// not JSON, or a structured mode other than application/cloudevents+json.
+	ReasonBadCloudEvent Reason = "bad_cloudevent"
 	// ReasonRedriven: the record has been redriven from the dead letters again and again and is refused still; the message
 	// has the reason. Mend its producer, or edit it before it is redriven.
 	ReasonRedriven Reason = "redriven"
@@ -54,7 +57,8 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonBadJSON, ReasonBadType, ReasonMissingField, ReasonEmptyKey, ReasonKeyMismatch, ReasonWrongPartition,
 		ReasonBadID, ReasonUnknownKind, ReasonBadValue, ReasonBadTime, ReasonTooLarge, ReasonBadEmbedding,
-		ReasonBadCount, ReasonBadRating, ReasonBadGuidance, ReasonBadSeed, ReasonBadAfter, ReasonNoDecoder, ReasonRedriven,
+		ReasonBadCount, ReasonBadRating, ReasonBadGuidance, ReasonBadSeed, ReasonBadAfter, ReasonNoDecoder,
+		ReasonBadCloudEvent, ReasonRedriven,
 	}
 }
 

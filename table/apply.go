@@ -13,6 +13,7 @@ type Record struct {
 	Offset      int64
 	Time        time.Time // Kafka timestamp
 	Key, Value  []byte
+	Headers     []schemas.Header // the producer's; a dead letter keeps them
 	Fingerprint uint64
 	Feedback    *schemas.Feedback
 	Forget      bool // a null value: forget the user of the key
@@ -114,7 +115,7 @@ func (t *Table) fits(records []Record) int {
 	full := int64(rowSize(t.options.Rules))
 	return fit(records, t.budget, func(r *Record) int64 {
 		if r.Dead != nil {
-			return buryCost(r.Key, r.Value, r.Dead)
+			return buryCost(r.Key, r.Value, r.Headers, r.Dead)
 		}
 		return full + 4*int64(len(r.Key)) + int64(len(r.Feedback.ItemID)) + 512
 	})
@@ -203,7 +204,7 @@ func (f *folding) record(r *Record) error {
 			f.out.DeadByReason = map[schemas.Reason]int{}
 		}
 		f.out.DeadByReason[r.Dead.Reason]++
-		return f.bury(f.source(r), r.Key, r.Value, r.Dead)
+		return f.bury(f.source(r), r.Key, r.Value, r.Headers, r.Dead)
 	case r.Forget:
 		return f.forget(r)
 	}

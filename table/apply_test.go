@@ -310,6 +310,38 @@ func TestDeadLettersKeepTheirBytes(t *testing.T) {
 	}
 }
 
+// A dead letter has the headers that its producer gave it, none that could pass for ours, and no more than a message holds.
+func TestDeadLettersKeepHeaders(t *testing.T) {
+	table := open(t, options(t.TempDir()))
+	record := dead(0, "a", "x")
+	record.Headers = []schemas.Header{{Key: "ce_id", Value: []byte("1")}, {Key: HeaderOffset, Value: []byte("77")}, {Key: "empty"}}
+	many := dead(1, "a", "y")
+	many.Headers = slices.Repeat([]schemas.Header{{Key: "h", Value: []byte("v")}}, 70_000)
+	fold(t, table, record, many)
+	if _, err := table.Accept("requests", 0, []Asked{{Key: []byte("a"), Headers: record.Headers, Dead: record.Dead}}, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.List("items", 0, []Listed{{Key: []byte("a"), Headers: record.Headers, Dead: record.Dead}}, 1); err != nil {
+		t.Fatal(err)
+	}
+	table = reopen(t, table)
+	out, err := table.Outbox(0, 0, 10)
+	if err != nil || len(out) != 4 {
+		t.Fatalf("%d dead letters, error %v", len(out), err)
+	}
+	for i, o := range out {
+		if i == 1 {
+			if n := len(o.Headers); n < 1000 || n > 1010 {
+				t.Errorf("%d headers of 70,000 are kept", n)
+			}
+			continue
+		}
+		if n := len(o.Headers); n != 7 || header(o.Message, "ce_id") != "1" || header(o.Message, HeaderOffset) != "0" {
+			t.Errorf("dead letter %d: headers %s", i, o.Headers)
+		}
+	}
+}
+
 func header(m Message, key string) string {
 	for _, h := range m.Headers {
 		if h.Key == key {

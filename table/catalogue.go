@@ -143,8 +143,9 @@ type Listed struct {
 	Offset     int64
 	Time       time.Time // Kafka timestamp
 	Key, Value []byte
-	Item       *schemas.Item // its embedding has the table's dimension
-	Delete     bool          // a null value: the item of the key goes
+	Headers    []schemas.Header // the producer's; a dead letter keeps them
+	Item       *schemas.Item    // its embedding has the table's dimension
+	Delete     bool             // a null value: the item of the key goes
 	Dead       *schemas.Rejection
 }
 
@@ -164,7 +165,7 @@ func (t *Table) List(topic string, partition int32, items []Listed, next int64) 
 	for {
 		n := fit(items, t.budget, func(l *Listed) int64 {
 			if l.Dead != nil {
-				return buryCost(l.Key, l.Value, l.Dead)
+				return buryCost(l.Key, l.Value, l.Headers, l.Dead)
 			}
 			return int64(len(l.Key)+4*t.options.Dim) + 512
 		})
@@ -195,7 +196,7 @@ func (c *change) list(topic string, partition int32, items []Listed, next int64)
 		var err error
 		switch {
 		case l.Dead != nil:
-			err = c.bury(schemas.Source{Topic: topic, Partition: partition, Offset: l.Offset}, l.Key, l.Value, l.Dead)
+			err = c.bury(schemas.Source{Topic: topic, Partition: partition, Offset: l.Offset}, l.Key, l.Value, l.Headers, l.Dead)
 		case l.Delete:
 			if len(l.Key) > schemas.MaxID {
 				break // there is no such item

@@ -3,6 +3,7 @@ package table
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	badger "github.com/dgraph-io/badger/v4"
 
@@ -16,7 +17,8 @@ const (
 	RoleDeadletter = "deadletter"
 )
 
-// Headers of a dead letter: why it is one and where it came from. Key and value are the original bytes.
+// Headers of a dead letter: why it is one and where it came from. Key and value are the original bytes, and the original's headers
+// follow.
 const (
 	HeaderReason    = "rebeca-reason"
 	HeaderMessage   = "rebeca-message"
@@ -171,7 +173,7 @@ func (c *change) send(seq uint64, index int, m *Message) error {
 }
 
 // bury sends a record to the dead letters, unless it is there.
-func (c *change) bury(source schemas.Source, key, value []byte, r *schemas.Rejection) error {
+func (c *change) bury(source schemas.Source, key, value []byte, headers []schemas.Header, r *schemas.Rejection) error {
 	m := Message{Role: RoleDeadletter, Key: key, Value: value, Headers: []schemas.Header{
 		{Key: HeaderReason, Value: []byte(r.Reason)},
 		{Key: HeaderMessage, Value: []byte(r.Message)},
@@ -182,15 +184,35 @@ func (c *change) bury(source schemas.Source, key, value []byte, r *schemas.Rejec
 	if r.Attempts > 0 {
 		m.Headers = append(m.Headers, schemas.Header{Key: HeaderAttempt, Value: fmt.Append(nil, r.Attempts)})
 	}
+	m.Headers = append(m.Headers, theirs(headers)...)
 	if there, err := c.awaited(&m); err != nil || there {
 		return err
 	}
 	return c.send(c.next(), 0, &m)
 }
 
+// ownHeaders begins the names of our headers, of which a dead letter has only those that we gave it.
+const ownHeaders = "rebeca-"
+
+// maxHeaders is far more headers than a record has; what follows is cut from a dead letter.
+const maxHeaders = 1000
+
+// theirs returns the headers that a producer gave a record: they may say how to read it, as CloudEvents do.
+func theirs(headers []schemas.Header) (out []schemas.Header) {
+	for _, h := range headers {
+		if !strings.HasPrefix(h.Key, ownHeaders) && len(out) < maxHeaders {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
 // buryCost bounds what bury adds to a transaction.
-func buryCost(key, value []byte, r *schemas.Rejection) int64 {
+func buryCost(key, value []byte, headers []schemas.Header, r *schemas.Rejection) int64 {
 	n := len(key) + len(value) + len(r.Message) + 512
+	for _, h := range headers {
+		n += len(h.Key) + len(h.Value) + 8
+	}
 	if n >= valueThreshold {
 		n = 512 // goes to the value log
 	}

@@ -12,6 +12,7 @@ type Asked struct {
 	Offset     int64
 	Time       time.Time // Kafka timestamp
 	Key, Value []byte
+	Headers    []schemas.Header // the producer's; a dead letter keeps them
 	Request    *schemas.Request
 	Dead       *schemas.Rejection
 }
@@ -33,7 +34,7 @@ func (t *Table) Accept(topic string, partition int32, asked []Asked, next int64)
 	for {
 		n := fit(asked, t.budget, func(a *Asked) int64 {
 			if a.Dead != nil {
-				return buryCost(a.Key, a.Value, a.Dead)
+				return buryCost(a.Key, a.Value, a.Headers, a.Dead)
 			}
 			return 8*maxRequests + 3*int64(len(a.Key)) + 1024
 		})
@@ -68,7 +69,7 @@ func (c *change) accept(topic string, asked []Asked, next int64) ([]Intent, erro
 		a := &asked[i]
 		source := schemas.Source{Topic: topic, Partition: c.p.id, Offset: a.Offset}
 		if a.Dead != nil {
-			if err := c.bury(source, a.Key, a.Value, a.Dead); err != nil {
+			if err := c.bury(source, a.Key, a.Value, a.Headers, a.Dead); err != nil {
 				return nil, err
 			}
 			continue
