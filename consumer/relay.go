@@ -161,7 +161,10 @@ func (r *Relay) takeOver(ctx context.Context) error {
 			return r.waitOut(ctx, fmt.Errorf("asking who owns partition %d: %w", r.Partition, err))
 		}
 	}
-	err := r.txn.superseded(ctx, slices.Collect(maps.Values(r.Topics)))
+	var err error
+	if r.Own == nil { // the epoch is all that tells of another owner
+		err = r.txn.superseded(ctx, slices.Collect(maps.Values(r.Topics)))
+	}
 	if err == nil {
 		err = r.txn.open(ctx)
 	}
@@ -177,7 +180,9 @@ func (r *Relay) waitOut(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, ErrNotOwner) {
+	// A newer epoch is doubt where Own can be asked: a broker that was killed gives one too.
+	var fenced *FencedError
+	if errors.Is(err, ErrNotOwner) && (r.Own == nil || !errors.As(err, &fenced)) {
 		return err
 	}
 	r.heard(r.Client.explain(err))

@@ -402,6 +402,39 @@ func TestOwnIsAskedBeforeFencing(t *testing.T) {
 	g.check(t, images, 2)
 }
 
+// A broker that was killed raises the epochs of those whose transactions it cut off. An owner that can ask whether it is one goes on.
+func TestOwnDecidesOverEpochs(t *testing.T) {
+	const images = 2
+	g := newStage(t)
+	state := openTable(t, t.TempDir())
+	ask(t, state, partition, 0, images, "1")
+	s := g.sender(t, state)
+	s.Own = func(context.Context) error { return nil }
+	raised := &txn{client: s.Client, id: g.transactionalID(), partition: partition, timeout: time.Minute}
+	var once sync.Once
+	s.wire.each(func(k protocol.ApiKey) fate {
+		if k == protocol.EndTxn {
+			once.Do(func() {
+				if err := raised.open(within(t)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		return passes
+	})
+	stop := runRelay(t, s.Relay)
+	eventually(t, "an empty outbox", drained(state))
+	ask(t, state, partition, 2, images, "2")
+	eventually(t, "an empty outbox again", drained(state))
+	if err := stop(); err != nil {
+		t.Errorf("the owner ended with %v", err)
+	}
+	if s.Stats().Retries == 0 {
+		t.Error("the epoch was not raised")
+	}
+	g.check(t, images, 2)
+}
+
 // A process that stood still for longer than a transaction may take finds it ended by the coordinator, and is not fenced by anybody.
 func TestStoodStillWithinATransaction(t *testing.T) {
 	const images = 2
