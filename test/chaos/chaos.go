@@ -61,6 +61,7 @@ func run(ctx context.Context, p plan) (figures.Figures, []fault, error) {
 			return c.figures, c.faults, err
 		}
 	}
+	count(c.figures, c.faults)
 	c.figures["seconds"] = time.Since(started).Seconds()
 	c.figures["events"], c.figures["records"] = float64(c.oracle.events), float64(c.oracle.records)
 	c.figures["outputs"], c.figures["deadletters"] = float64(len(c.oracle.outputs)), float64(len(c.oracle.letters))
@@ -338,7 +339,7 @@ func (c *chaos) compare(ctx context.Context) error {
 	}
 	c.faults = append(append(c.faults, o.checkOutputs()...), o.faults...)
 	c.figures["rounds"]++
-	count(c.figures, sorted(c.faults))
+	c.faults = sorted(c.faults)
 	fmt.Fprintf(c.say, "round %d: %d kills, %d records, %d events, %d outputs, %d dead letters:%s\n", o.round+1, c.kills(), o.records, o.events,
 		len(o.outputs), len(o.letters), cmpOr(kindsOf(c.faults), " all as it must be"))
 	c.log("round %d compared:%s", o.round+1, kindsOf(c.faults))
