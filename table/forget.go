@@ -50,7 +50,7 @@ func (f *folding) forget(r *Record) error {
 		return err
 	}
 	if len(user) <= schemas.MaxID { // else there is no such user, and the keys would be too long
-		if err := f.erase(user, r.Offset); err != nil {
+		if err := f.erase(user, m); err != nil {
 			return err
 		}
 	}
@@ -58,9 +58,8 @@ func (f *folding) forget(r *Record) error {
 	return f.send(f.next(), 0, &Message{Role: RoleVectors, Key: r.Key})
 }
 
-// erase deletes row, vector, memory, intents and unsent output of a user who was forgotten at an offset. Dead letters stay: they are the
-// sender's bytes.
-func (f *folding) erase(user string, offset int64) error {
+// erase deletes row, vector, memory, intents and unsent output of a user who was forgotten. Dead letters stay: they are the sender's bytes.
+func (f *folding) erase(user string, m mark) error {
 	for _, prefix := range []string{prefixRow, prefixVector} {
 		key := userKey(prefix, f.p.id, user)
 		found, err := get(f.txn, key, func([]byte) error { return nil })
@@ -73,10 +72,10 @@ func (f *folding) erase(user string, offset int64) error {
 			}
 		}
 	}
-	if err := f.forgetMemory(user, offset); err != nil {
+	if err := f.forgetMemory(user, m.offset); err != nil {
 		return err
 	}
-	if err := f.replace(f.p.waiting.of(user)); err != nil {
+	if err := f.forgetIntents(user, m); err != nil {
 		return err
 	}
 	if err := f.recall(user); err != nil {
@@ -88,6 +87,30 @@ func (f *folding) erase(user string, offset int64) error {
 		f.p.stale.clean(user)
 		f.t.users.remove(user)
 	})
+	return nil
+}
+
+// forgetIntents deletes a user's intents. A request made after the forget is of the next life, though it was read first: it waits anew,
+// under another sequence number, so that what is being made for it from the forgotten row finds no intent.
+func (f *folding) forgetIntents(user string, m mark) error {
+	waiting := f.p.waiting.of(user)
+	if err := f.replace(waiting); err != nil {
+		return err
+	}
+	for _, seq := range waiting {
+		in := f.p.waiting.intents[seq].Intent
+		if in.Trigger != schemas.TriggerRequest || in.At.UnixMilli() <= m.until {
+			continue
+		}
+		if _, err := f.asked(user, in.RequestID); err != nil { // remembered anew
+			return err
+		}
+		in.Seq = f.next()
+		f.out.Intents = append(f.out.Intents, in)
+		if err := f.admit(in, 0); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

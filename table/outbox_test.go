@@ -312,6 +312,36 @@ func TestCompletionAfterForgetIsDropped(t *testing.T) {
 	}
 }
 
+// The requests topic may be ahead of the feedback topic: a request made after a forget that is read before it waits for the next life.
+func TestForgetKeepsLaterRequests(t *testing.T) {
+	table := open(t, options(t.TempDir()))
+	fold(t, table, event(0, "a", "x", "like"))
+	in := accept(t, table, 1, ask(1, "a", "before", 1), ask(2, "a", "after", 1))
+	table.Begin(0, []uint64{in[0].Seq, in[1].Seq})
+	forgetting := forget(2, "a")
+	forgetting.Time = timeAt(1)
+	f := fold(t, table, forgetting)
+	if len(f.Intents) != 1 || f.Intents[0].ID != in[1].ID || f.Intents[0].Seq == in[1].Seq || len(f.Superseded) != 3 {
+		t.Fatalf("folded %+v", f)
+	}
+	// What was begun for the forgotten life finds no intent.
+	complete(t, table, Completion{Seq: in[1].Seq, UserID: "a", Messages: []Message{image("a", "old life")}})
+	if out := outbox(t, table); len(out) != 1 || out[0].Role != RoleVectors {
+		t.Errorf("outbox %+v", out)
+	}
+	table = reopen(t, table)
+	if waiting, _ := table.Intents(0); len(waiting) != 1 || waiting[0].RequestID != "after" {
+		t.Errorf("waiting %+v", waiting)
+	}
+	if again := accept(t, table, 4, ask(4, "a", "after", 1)); len(again) != 0 {
+		t.Errorf("the same request is taken twice: %+v", again)
+	}
+	complete(t, table, Completion{Seq: f.Intents[0].Seq, UserID: "a", Messages: []Message{image("a", "next life")}})
+	if out := outbox(t, table); len(out) != 2 || string(out[0].Value) != "next life" {
+		t.Errorf("outbox %+v", out)
+	}
+}
+
 // Requests of somebody without events are answered; there is no vector to keep.
 func TestCompletionOfAnUnknownUser(t *testing.T) {
 	table := open(t, options(t.TempDir()))
