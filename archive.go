@@ -31,5 +31,8 @@ func CreateSnapshot(ctx context.Context, c Config, t *table.Table, log *slog.Log
 // RestoreSnapshot writes the snapshot at path into the configuration's state
 // directory, which must hold no state yet.
 func RestoreSnapshot(ctx context.Context, c Config, path string, log *slog.Logger, o snapshot.Options) (snapshot.Manifest, error) {
+	if err := c.finishPromotion(); err != nil {
+		return snapshot.Manifest{}, err
+	}
 	return snapshot.Restore(ctx, path, c.tableDir(), c.priorDir(), snapshot.IntoTable(c.TableOptions(log)), o)
 }

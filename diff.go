@@ -106,12 +106,11 @@ func (s *side) next(partition int32) int64 {
 // open opens the state in a directory, or asks for it the service that has it
 // open.
 func (d *Diff) open(ctx context.Context, dir string) (*side, error) {
-	o := d.Config.at(dir).TableOptions(d.Logger)
-	o.AnyRules = true
-	if !exists(o.Dir) {
-		return nil, fmt.Errorf("%w: %s has no table", ErrNoState, dir)
+	c := d.Config.at(dir)
+	if !exists(dir) {
+		return nil, fmt.Errorf("%w: there is no %s", ErrNoState, dir)
 	}
-	t, err := table.Open(o)
+	t, err := c.OpenTable(d.Logger)
 	switch {
 	case err == nil:
 		return d.local(t)

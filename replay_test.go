@@ -298,8 +298,12 @@ func TestReplayIsTheLiveState(t *testing.T) {
 	s.items(20)
 	s.produce("items", []byte("bad"), []byte("no JSON"))
 	s.history(1, 1500)
+	s.crowd("fresh", 30) // of an age that makes images
 	svc, _ := s.serve()
-	s.until("at rest", func() bool { l := svc.Status().Lag; return *l.Fold == 0 && *l.Publish == 0 })
+	s.until("at rest", func() bool {
+		intents, messages := svc.table.Depths() // without a prior the intents wait
+		return *svc.Status().Lag.Fold == 0 && intents > 0 && messages == 0
+	})
 	running := digestOf(t, func(w *bytes.Buffer) error { return InspectRunning(t.Context(), s.listening(svc), "digest", w) })
 	sent := len(s.read("generated")) + len(s.read("vectors")) + len(s.read("deadletter"))
 
