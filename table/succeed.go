@@ -13,9 +13,6 @@ import (
 // ErrApart is returned by Succeed for two states that are not folded equally far.
 var ErrApart = errors.New("the states are at different offsets")
 
-// errSucceeded stops the writers of a table whose memory no longer knows what is on disk.
-var errSucceeded = errors.New("the state took over another one; it takes no more writes until it is opened again")
-
 // Rules returns the rules that the state was born with.
 func (t *Table) Rules() Rules { return t.options.Rules }
 
@@ -25,13 +22,13 @@ func (t *Table) Rules() Rules { return t.options.Rules }
 // the state's name, under a writer epoch above both, and forget marks that t does not have. Vectors are dropped, to be made anew of t's
 // facts, and a null is put on `vectors` for each user who had one and is gone.
 //
-// It may be repeated after an interruption. t must be closed and opened again before it is written to; old is only read. tell hears how many
+// It may be repeated after an interruption. Its memory does not know what was taken over, so t writes no more (ErrFenced): it is to be closed
+// and opened again. old is only read. tell hears how many
 // keys were taken over, now and then; nil: nobody.
 func (t *Table) Succeed(old *Table, topics []string, tell func(keys int)) error {
 	if err := t.alike(old, topics); err != nil {
 		return err
 	}
-	t.failed.Store(&errSucceeded)
 	if tell == nil {
 		tell = func(int) {}
 	}
