@@ -297,7 +297,8 @@ func TestDiff(t *testing.T) {
 	s.replayed(a)
 	s.replayed(b)
 	say("late", "e", schemas.KindLike) // to the service alone
-	s.until("folded", func() bool { return svc.Status().EventsFolded == 14 })
+	say("same-0", "late", schemas.KindLike)
+	s.until("folded", func() bool { return svc.Status().EventsFolded == 15 })
 
 	sum, users := s.diffed(Diff{Config: s.config, A: a.Into, B: b.Into, Logger: quiet})
 	if sum.UsersA != 13 || sum.UsersB != 13 || sum.Same != 12 || sum.Windows != 1 || sum.Counts != 0 || sum.Later != 0 || len(users) != 1 {
@@ -308,8 +309,11 @@ func TestDiff(t *testing.T) {
 	}
 	running := s.listening(svc)
 	sum, users = s.diffed(Diff{Config: running, A: running.State.Dir, B: b.Into, Logger: quiet})
-	if u := users["late"]; sum.UsersA != 14 || sum.OnlyA != 1 || sum.Later != 1 || len(users) != 2 || u.Only != "a" || !u.Later || u.B != nil || u.A.Events != 1 {
+	if u := users["late"]; sum.UsersA != 14 || sum.OnlyA != 1 || sum.Later != 2 || len(users) != 3 || u.Only != "a" || !u.Later || u.B != nil || u.A.Events != 1 {
 		t.Errorf("%+v, %+v", sum, users)
+	}
+	if u := users["same-0"]; !u.Later || !u.Counts || u.A.Events != 2 || u.B.Events != 1 {
+		t.Errorf("%+v", u)
 	}
 	sum, users = s.diffed(Diff{Config: running, A: b.Into, B: running.State.Dir, Logger: quiet})
 	if u := users["late"]; sum.UsersB != 14 || sum.OnlyB != 1 || u.Only != "b" || !u.Later || len(sum.OffsetsA) == 0 || len(sum.OffsetsB) == 0 {
