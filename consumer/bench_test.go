@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"rebeca/internal/broker"
+	"rebeca/table"
 )
 
 // counting counts and signals every record.
@@ -121,4 +122,49 @@ func BenchmarkLatency(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// BenchmarkRelay sends images of 8 KiB from an outbox: one at a time, as they come on a quiet service, to the acknowledgement, and
+// 500 together.
+func BenchmarkRelay(b *testing.B) {
+	_, c := benchSetup(b, 1)
+	benchRelay(b, c, "feedback")
+}
+
+func benchRelay(b *testing.B, c *Client, topic string) {
+	b.Helper()
+	for _, batch := range []int{1, 500} {
+		b.Run(fmt.Sprintf("bytes=8192/messages=%d", batch), func(b *testing.B) {
+			o := newOutbox()
+			acked := make(chan int, 100)
+			r := &Relay{
+				Client: c, Outbox: o, Topics: map[string]string{table.RoleGenerated: topic}, TransactionalID: "bench-0",
+				OnAck: func(out []table.Outgoing, _ time.Time) { acked <- len(out) },
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			done := make(chan error, 1)
+			go func() { done <- r.Run(ctx) }()
+			msgs := make([]table.Message, batch)
+			for i := range msgs {
+				msgs[i] = generated(i)
+				msgs[i].Value = make([]byte, 8<<10)
+			}
+			var took []time.Duration
+			b.SetBytes(int64(batch * 8 << 10))
+			for b.Loop() {
+				begun := time.Now()
+				o.put(msgs...)
+				for n := 0; n < batch; n += <-acked {
+				}
+				took = append(took, time.Since(begun))
+			}
+			cancel()
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2])/1e6, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*99/100])/1e6, "p99-ms")
+		})
+	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // realBroker starts one node of Apache Kafka that ends with the test.
-func realBroker(t *testing.T) *kafka.Broker {
+func realBroker(t testing.TB) *kafka.Broker {
 	t.Helper()
 	b, err := kafka.Start(t.TempDir())
 	if err != nil {
@@ -95,4 +95,17 @@ func (s *sender) sent() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.told)
+}
+
+func BenchmarkOnApacheKafkaRelay(b *testing.B) {
+	broker := realBroker(b)
+	if err := broker.CreateTopic("generated", 1); err != nil {
+		b.Fatal(err)
+	}
+	c, err := NewClient(Options{Brokers: []string{broker.Address}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	benchRelay(b, c, "generated")
 }

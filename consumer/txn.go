@@ -232,6 +232,9 @@ func (t *txn) failed(ctx context.Context, what string, err error) error {
 	if (errors.Is(err, kafka.InvalidProducerEpoch) || errors.Is(err, kafka.ProducerFenced)) && !t.ownDoing() {
 		return &FencedError{TransactionalID: t.id, Err: err}
 	}
+	if errors.Is(err, kafka.GroupCoordinatorNotAvailable) {
+		what += " (is the brokers' transaction.state.log.replication.factor above their number?)"
+	}
 	return fmt.Errorf("%s as %s: %w", what, t.id, err)
 }
 

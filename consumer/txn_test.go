@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -320,6 +321,9 @@ func TestTransactionsOutliveTheBrokersErrors(t *testing.T) {
 				}
 				if fault.Hits() != 2 {
 					t.Errorf("%d faults met", fault.Hits())
+				}
+				if got := s.Stats().Retries; undone(kafka.Error(e.Code)) && got != 0 {
+					t.Errorf("%d transactions in doubt, though nothing was done", got)
 				}
 				g.check(t, images, requests)
 				s.toldOnce(t, requests*(images+1))
