@@ -225,9 +225,9 @@ func killedWithin(t *testing.T, g *stage, key protocol.ApiKey, n int, f fate) {
 		kill()
 		return f
 	})
+	ask(t, state, partition, 0, images, "1") // all of it, so that one transaction holds it
 	done := make(chan error, 1)
 	go func() { done <- first.Run(ctx) }()
-	ask(t, state, partition, 0, images, "1")
 	if n == 2 && key != protocol.Produce { // the second transaction, not the first
 		eventually(t, "an empty outbox", drained(state))
 	}
