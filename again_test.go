@@ -19,7 +19,7 @@ func TestNothingIsPublishedAgain(t *testing.T) {
 	svc, stop := s.serve()
 	s.crowd("a", 300)
 	s.until("at rest", func() bool { return svc.Status().EventsFolded == 300 && atRest(svc)() })
-	m, err := SnapshotRunning(t.Context(), s.listening(svc))
+	m, err := SnapshotRunning(t.Context(), s.listening(svc), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

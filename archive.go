@@ -15,11 +15,18 @@ import (
 func (c Config) SnapshotDir() string { return filepath.Join(c.State.Dir, "snapshots") }
 
 // CreateSnapshot writes a snapshot of an open table and the newest checkpoint
-// that is not ahead of it. It refuses where the disk would be left with too
-// little room for a service.
-func CreateSnapshot(ctx context.Context, c Config, t *table.Table, log *slog.Logger, o snapshot.Options) (snapshot.Manifest, error) {
+// that is not ahead of it. With partitions it holds these alone, and no
+// checkpoint: what another worker needs to take them over. It refuses where the
+// disk would be left with too little room for a service.
+func CreateSnapshot(ctx context.Context, c Config, t *table.Table, partitions Partitions, log *slog.Logger, o snapshot.Options) (snapshot.Manifest, error) {
 	if err := newGuard(c, nil, log).room(t.Size()); err != nil {
 		return snapshot.Manifest{}, fmt.Errorf("creating a snapshot: %w", err)
+	}
+	if len(partitions) > 0 {
+		if last := partitions[len(partitions)-1]; last >= t.Partitions() {
+			return snapshot.Manifest{}, fmt.Errorf("partition %d is not below %d, the number of the state's", last, t.Partitions())
+		}
+		return snapshot.Create(ctx, c.SnapshotDir(), snapshot.OfPartitions(t, partitions), o)
 	}
 	newest := func() (snapshot.Checkpoint, bool, error) {
 		cp, ok, err := online.Newest(c.priorDir(), log)
@@ -35,4 +42,14 @@ func RestoreSnapshot(ctx context.Context, c Config, path string, log *slog.Logge
 		return snapshot.Manifest{}, err
 	}
 	return snapshot.Restore(ctx, path, c.tableDir(), c.priorDir(), snapshot.IntoTable(c.TableOptions(log)), o)
+}
+
+// AdoptSnapshot puts partitions of the snapshot at path into the
+// configuration's state, which is made when there is none and must be in
+// nobody's use, and takes them from whoever owns them.
+func AdoptSnapshot(ctx context.Context, c Config, path string, partitions Partitions, log *slog.Logger, o snapshot.Options) (snapshot.Manifest, Partitions, error) {
+	if err := c.finishPromotion(); err != nil {
+		return snapshot.Manifest{}, nil, err
+	}
+	return snapshot.Adopt(ctx, path, c.TableOptions(log), partitions, c.Kafka.Topics.Items, o)
 }

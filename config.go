@@ -27,8 +27,18 @@ const (
 // Config is the whole configuration file. The zero value is not usable:
 // start from [DefaultConfig]. Keys are checked strictly, see [ParseConfig].
 type Config struct {
-	// Roles of this process: worker, trainer or both (default).
+	// Roles of this process: worker, trainer or both (default); where the work
+	// is divided by Partitions or Group the default is worker.
 	Roles []string `yaml:"roles"`
+	// Partitions are those that this process owns, such as 0-3 or 0,2,5-7; empty
+	// (default) for all of them.
+	Partitions Partitions `yaml:"partitions"`
+	// Group is the name of a consumer group that divides the partitions among its
+	// members, one member per state directory; empty (default) for none.
+	Group string `yaml:"group"`
+	// Peers are the other workers: the URL of each and its partitions, so that
+	// this one can say who owns a user. Empty by default.
+	Peers map[string]Partitions `yaml:"peers"`
 	// Kafka is where the log is.
 	Kafka KafkaConfig `yaml:"kafka"`
 	// State is where this process keeps its table and its checkpoints.
@@ -175,7 +185,9 @@ type DecoderConfig struct {
 
 // HTTPConfig is the HTTP door; an empty Listen turns it off.
 type HTTPConfig struct {
-	Listen    string `yaml:"listen"`
+	Listen string `yaml:"listen"`
+	// Advertise is the URL under which other processes reach this door.
+	Advertise string `yaml:"advertise"`
 	Token     string `yaml:"token"`
 	TokenFile string `yaml:"token_file"`
 }
@@ -253,8 +265,15 @@ func LoadConfig(path string) (Config, error) {
 // none what [Config.Validate] finds.
 func ParseConfig(b []byte) (Config, error) {
 	c := DefaultConfig()
+	both := c.Roles
+	c.Roles = nil
 	if err := decodeStrict(b, &c); err != nil {
 		return Config{}, err
+	}
+	if c.Roles == nil {
+		if c.Roles = both; c.divided() {
+			c.Roles = []string{RoleWorker}
+		}
 	}
 	return c, c.Validate()
 }
@@ -309,6 +328,7 @@ func (c Config) Validate() error {
 		}
 		seen[t.name] = t.key
 	}
+	c.validatePartitions(bad)
 	if c.State.Dir == "" {
 		bad("state.dir", "is empty: name a directory, it is created when missing")
 	}

@@ -39,7 +39,7 @@ func decodeNode(n *yaml.Node, v reflect.Value, path string) []error {
 	if n.Tag == "!!null" {
 		return []error{fmt.Errorf("%s: line %d: is empty; leave the key out for its default", path, n.Line)}
 	}
-	if n.Kind == yaml.SequenceNode && (v.Kind() == reflect.Slice || v.Kind() == reflect.Array) {
+	if n.Kind == yaml.SequenceNode && v.Type() != reflect.TypeFor[Partitions]() && (v.Kind() == reflect.Slice || v.Kind() == reflect.Array) {
 		return decodeList(n, v, path)
 	}
 	// A quoted or bare scalar of another type must not become a string.
@@ -116,6 +116,10 @@ func typeName(t reflect.Type) string {
 	switch {
 	case t.String() == "time.Duration":
 		return "a duration such as 50ms or 10m"
+	case t == reflect.TypeFor[Partitions]():
+		return "partitions such as 0-3 or 0,2,5-7, each once"
+	case t.Kind() == reflect.Map:
+		return "a mapping of URLs to partitions such as 0-3"
 	case t.Kind() == reflect.Slice:
 		return "a list of " + strings.TrimPrefix(typeName(t.Elem()), "a ") + "s"
 	case t.Kind() == reflect.Array:

@@ -107,7 +107,7 @@ func TestLowDiskPausesAndResumes(t *testing.T) {
 	if err := svc.guard.room(0); err == nil {
 		t.Error("there is room for a checkpoint")
 	}
-	if _, err := svc.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "free space or enlarge the disk") {
+	if _, err := svc.Snapshot(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "free space or enlarge the disk") {
 		t.Errorf("a snapshot: %v", err)
 	}
 	post := func(path, body string) (int, string) {

@@ -34,6 +34,7 @@ type door struct {
 	rules      table.Rules
 	progress   *progress
 	hasPrior   func() bool
+	answering  func(partition int32) error // nil where this process answers for the partition's users, else a *[web.Error]
 
 	mu          sync.Mutex
 	subscribers map[chan web.Event]struct{} // guarded by mu
@@ -96,6 +97,9 @@ func (d *door) Feedback(ctx context.Context, records []schemas.Feedback) ([]sche
 
 // Request implements [web.Producer].
 func (d *door) Request(ctx context.Context, r schemas.Request) (schemas.Position, error) {
+	if err := d.mayAsk(r.UserID); err != nil {
+		return schemas.Position{}, err
+	}
 	if low := d.guard.low(); low != nil {
 		return schemas.Position{}, low
 	}
@@ -129,8 +133,16 @@ func (d *door) Request(ctx context.Context, r schemas.Request) (schemas.Position
 	return schemas.Position{Partition: p, Offset: offset}, err
 }
 
+// mayAsk returns why nobody should ask this process about a user.
+func (d *door) mayAsk(userID string) error {
+	return d.answering(schemas.Partition([]byte(userID), d.partitions))
+}
+
 // Recall implements [web.Results] from the user's generated memory.
 func (d *door) Recall(_ context.Context, userID, requestID string) ([]json.RawMessage, bool, error) {
+	if err := d.mayAsk(userID); err != nil {
+		return nil, false, err
+	}
 	memories, err := d.table.GeneratedOf(userID, math.MaxInt32)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading what %q was given: %w", userID, err)
@@ -215,6 +227,9 @@ func (d *door) Reached(after schemas.Position) bool {
 
 // User implements [web.Users].
 func (d *door) User(_ context.Context, userID string) (web.User, bool, error) {
+	if err := d.mayAsk(userID); err != nil {
+		return web.User{}, false, err
+	}
 	row, ok, err := d.table.User(userID)
 	if err != nil || !ok {
 		return web.User{}, ok, err
@@ -252,6 +267,9 @@ func vectorNorm(v []float32) float64 {
 
 // Generated implements [web.Users].
 func (d *door) Generated(_ context.Context, userID string, limit int) ([]json.RawMessage, error) {
+	if err := d.mayAsk(userID); err != nil {
+		return nil, err
+	}
 	memories, err := d.table.GeneratedOf(userID, limit)
 	if err != nil {
 		return nil, err

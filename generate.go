@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -50,10 +51,13 @@ type generator struct {
 	room     func(context.Context) error // waits until results can be written; nil: always
 	wake     chan struct{}               // capacity 1: a wake-up is enough however many offers came
 
-	mu    sync.Mutex
-	queue intentHeap           // guarded by mu; the intents that wait, no others
-	byID  map[intentID]*queued // guarded by mu; the same
-	next  *loadedPrior         // guarded by mu; replaces current before the next batch
+	mu     sync.Mutex
+	queue  intentHeap           // guarded by mu; the intents that wait, no others
+	byID   map[intentID]*queued // guarded by mu; the same
+	opened map[int32]bool       // guarded by mu; the partitions whose intents are taken
+	next   *loadedPrior         // guarded by mu; replaces current before the next batch
+
+	batch sync.Mutex // held while a batch is made; g.mu is taken under it
 
 	current      *loadedPrior // the generator goroutine's own
 	refreshAfter time.Time    // its own; after a failure, when vectors are looked at again
@@ -74,8 +78,39 @@ type loadedPrior struct {
 func newGenerator(c Config, t *table.Table, p *progress, d *sampler.Decoder, m *metrics, log *slog.Logger) *generator {
 	return &generator{
 		config: c.Generate, sampling: c.samplerOptions(), table: t, progress: p, decoder: d,
-		metrics: m, log: log, wake: make(chan struct{}, 1), byID: map[intentID]*queued{},
+		metrics: m, log: log, wake: make(chan struct{}, 1), byID: map[intentID]*queued{}, opened: map[int32]bool{},
 	}
+}
+
+// open begins to take the intents of a partition, those first that wait in the
+// table. What is offered of other partitions stays there.
+func (g *generator) open(partition int32) error {
+	g.mu.Lock()
+	g.opened[partition] = true
+	g.mu.Unlock()
+	// Read only now: what is folded meanwhile is offered.
+	intents, err := g.table.Intents(partition)
+	if err != nil {
+		return fmt.Errorf("reading waiting intents: %w", err)
+	}
+	g.offer(partition, intents, nil)
+	return nil
+}
+
+// leave lets go of a partition: its intents wait in the table, and a batch in
+// hand is waited for.
+func (g *generator) leave(partition int32) {
+	g.mu.Lock()
+	delete(g.opened, partition)
+	for id, q := range g.byID {
+		if id.partition == partition {
+			g.remove(id)
+			g.table.Release(partition, []uint64{q.Seq}) // it may be between two chunks
+		}
+	}
+	g.mu.Unlock()
+	g.batch.Lock()
+	defer g.batch.Unlock() // nothing is in hand now
 }
 
 // queued is an intent that waits, or whose images are being made.
@@ -114,6 +149,10 @@ func (g *generator) offer(partition int32, intents []table.Intent, superseded []
 	}
 	now := time.Now()
 	g.mu.Lock()
+	if !g.opened[partition] {
+		g.mu.Unlock()
+		return
+	}
 	replaced := map[string]*queued{} // by user
 	for _, seq := range superseded {
 		if q := g.remove(intentID{partition, seq}); q != nil {
@@ -123,6 +162,9 @@ func (g *generator) offer(partition int32, intents []table.Intent, superseded []
 		}
 	}
 	for _, in := range intents {
+		if g.byID[intentID{partition, in.Seq}] != nil {
+			continue // offered while the partition was opened
+		}
 		q := &queued{Intent: in, due: now, since: now, oldest: in.At}
 		if in.Trigger == schemas.TriggerFeedback {
 			if old := replaced[in.UserID]; old != nil {
@@ -188,18 +230,11 @@ func (g *generator) Run(ctx context.Context) error {
 		g.switchPrior()
 		wait := time.Hour
 		if g.current != nil {
-			batch, until := g.take(time.Now())
-			if len(batch) > 0 {
-				if err := g.generate(batch); err != nil {
-					return err
-				}
-				continue
-			}
-			refreshed, err := g.refresh()
+			some, until, err := g.work()
 			if err != nil {
 				return err
 			}
-			if wait = until; refreshed {
+			if wait = until; some {
 				continue
 			}
 		}
@@ -211,6 +246,19 @@ func (g *generator) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// work makes one batch of what is due, or brings vectors up to date; until is
+// how long nothing more is due where it found nothing to do.
+func (g *generator) work() (some bool, until time.Duration, err error) {
+	g.batch.Lock()
+	defer g.batch.Unlock()
+	batch, until := g.take(time.Now())
+	if len(batch) > 0 {
+		return true, 0, g.generate(batch)
+	}
+	some, err = g.refresh()
+	return some, until, err
 }
 
 func (g *generator) close() {
@@ -349,6 +397,10 @@ func (g *generator) again(batch []chunk, due time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range batch {
+		if !g.opened[c.Partition] {
+			g.table.Release(c.Partition, []uint64{c.Seq})
+			continue
+		}
 		c.due = due
 		g.push(c.queued)
 	}
@@ -503,7 +555,7 @@ func (g *generator) refresh() (bool, error) {
 	if time.Now().Before(g.refreshAfter) {
 		return false, nil
 	}
-	for p := range int32(len(g.progress.next)) {
+	for _, p := range g.partitions() {
 		if g.outbox != nil && !g.outbox.there(p) {
 			continue
 		}
@@ -528,6 +580,13 @@ func (g *generator) refresh() (bool, error) {
 		some = true
 	}
 	return some, nil
+}
+
+// partitions returns those opened, rising.
+func (g *generator) partitions() []int32 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Sorted(maps.Keys(g.opened))
 }
 
 // idle leaves out users with a waiting intent, which will bring the vector

@@ -12,61 +12,29 @@ import (
 	"rebeca/online"
 )
 
-// loops are the fetch loops by partition, for lag and readiness.
-type loops struct {
-	items    []*consumer.Partition
-	feedback []*consumer.Partition
-	requests []*consumer.Partition
-	train    []*consumer.Partition
-}
-
-// makeLoops decides where each fetch loop starts: at the table's offset, which
-// is the only one that counts, else at the earliest record; requests start at
-// the end, because an old request has nobody who waits for it.
+// makeLoops makes the worker and the trainer's loops. A fetch loop starts at
+// the table's offset, which is the only one that counts, else at the earliest
+// record.
 func (s *Service) makeLoops(ctx context.Context) error {
-	c, t := s.config, s.config.Kafka.Topics
-	w := &worker{
-		topics: t, generate: c.Generate, dim: c.Prior.Dim, partitions: c.Kafka.Partitions,
+	c := s.config
+	s.worker = &worker{
+		topics: c.Kafka.Topics, generate: c.Generate, dim: c.Prior.Dim, partitions: c.Kafka.Partitions,
 		samples: s.generator != nil, decodes: s.decoder != nil,
 		table: s.table, progress: s.progress, generator: s.generator, room: s.room, door: s.door, metrics: s.metrics, log: s.log,
 	}
-	cursor := map[int32]int64{}
-	if s.trainer != nil {
-		var err error
-		if cursor, err = s.trainer.Open(); err != nil {
-			return fmt.Errorf("opening the trainer's checkpoints: %w", err)
-		}
+	if s.trainer == nil {
+		return nil
+	}
+	cursor, err := s.trainer.Open()
+	if err != nil {
+		return fmt.Errorf("opening the trainer's checkpoints: %w", err)
 	}
 	for p := range int32(c.Kafka.Partitions) {
-		if s.generator != nil {
-			s.relays = append(s.relays, s.relay(p))
-		}
-		items, err := s.loop(t.Items, p, w.listItems(p))
+		train, err := s.trainLoop(ctx, p, cursor)
 		if err != nil {
 			return err
 		}
-		feedback, err := s.loop(t.Feedback, p, w.foldFeedback(p))
-		if err != nil {
-			return err
-		}
-		if feedback.Start > 0 {
-			s.progress.set(p, feedback.Start)
-		}
-		s.loops.items, s.loops.feedback = append(s.loops.items, items), append(s.loops.feedback, feedback)
-		if s.generator != nil {
-			requests, err := s.requestsLoop(ctx, p, w.acceptRequests(p))
-			if err != nil {
-				return err
-			}
-			s.loops.requests = append(s.loops.requests, requests)
-		}
-		if s.trainer != nil {
-			train, err := s.trainLoop(ctx, p, cursor)
-			if err != nil {
-				return err
-			}
-			s.loops.train = append(s.loops.train, train)
-		}
+		s.train = append(s.train, train)
 	}
 	return nil
 }
@@ -82,35 +50,63 @@ func (s *Service) loop(topic string, p int32, h consumer.Handler) (*consumer.Par
 	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: next, Handler: s.guard.before(h), Logger: s.log}, nil
 }
 
-func (s *Service) requestsLoop(ctx context.Context, p int32, h consumer.Handler) (*consumer.Partition, error) {
+// requestsLoop reads requests from the table's offset. A state that has none
+// begins where the partition's last owner has answered everything, or, where
+// there was none, at the end: an old request has nobody who waits for it.
+func (s *Service) requestsLoop(ctx context.Context, p int32, at place, h consumer.Handler) (*consumer.Partition, error) {
 	topic := s.config.Kafka.Topics.Requests
 	loop, err := s.loop(topic, p, h)
 	if err != nil {
 		return nil, err
 	}
-	if loop.Start != consumer.Earliest {
-		loop.Start, err = s.within(ctx, topic, p, loop.Start)
-		return loop, err
+	stored := loop.Start != consumer.Earliest
+	if !stored {
+		loop.Start = at.requests
 	}
-	_, end, err := s.client.Offsets(ctx, topic, p)
+	first, end, err := s.bounds(ctx, topic, p)
 	if err != nil {
-		return nil, fmt.Errorf("reading the end of %s[%d]: %w", topic, p, err)
+		return nil, err
+	}
+	if !stored && loop.Start < 0 {
+		loop.Start = end
+	}
+	loop.Start = s.within(topic, p, loop.Start, first, end)
+	if stored {
+		return loop, nil
 	}
 	// Written down now, so that a request made while the service is away after
 	// its first start is answered when it is back.
-	if _, err := s.table.Accept(topic, p, nil, end); err != nil {
+	if _, err := s.table.Accept(topic, p, nil, loop.Start); err != nil {
 		return nil, fmt.Errorf("storing the first offset of %s[%d]: %w", topic, p, err)
 	}
-	loop.Start = end
 	return loop, nil
+}
+
+// bounds asks for the first offset and the end of a topic's partition until a
+// broker answers; its error is ctx's.
+func (s *Service) bounds(ctx context.Context, topic string, p int32) (first, end int64, err error) {
+	for {
+		if first, end, err = s.client.Offsets(ctx, topic, p); err == nil {
+			return first, end, nil
+		}
+		if ctx.Err() == nil {
+			s.log.Warn("reading the bounds of a partition; trying again", "topic", topic, "partition", p, "err", err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
+	}
 }
 
 func (s *Service) trainLoop(ctx context.Context, p int32, cursor map[int32]int64) (*consumer.Partition, error) {
 	topic := s.config.Kafka.Topics.Feedback
-	start, err := s.within(ctx, topic, p, cursor[p])
+	first, end, err := s.client.Offsets(ctx, topic, p)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the bounds of %s[%d]: %w", topic, p, err)
 	}
+	start := s.within(topic, p, cursor[p], first, end)
 	if start > 0 {
 		// What the log no longer holds counts as seen; below the cursor this says nothing.
 		if err := s.trainer.Push(ctx, []online.Example{{Partition: p, Offset: start - 1}}); err != nil {
@@ -124,31 +120,29 @@ func (s *Service) trainLoop(ctx context.Context, p int32, cursor map[int32]int64
 // within moves a start that the log no longer holds to the nearest offset it
 // does: for readers to whom a lost record does no harm. Expired requests have
 // nobody who waits for them, expired events are missed as examples only.
-func (s *Service) within(ctx context.Context, topic string, p int32, start int64) (int64, error) {
-	first, end, err := s.client.Offsets(ctx, topic, p)
-	if err != nil {
-		return 0, fmt.Errorf("reading the bounds of %s[%d]: %w", topic, p, err)
-	}
+func (s *Service) within(topic string, p int32, start, first, end int64) int64 {
 	at := min(max(start, first), end)
 	if at != start && start > 0 {
 		s.log.Warn("the log does not hold the stored offset; going on from the nearest", "topic", topic, "partition", p, "stored", start, "offset", at)
 	}
-	return at, nil
+	return at
 }
 
 // startIntake starts all that reads, learns and generates.
 func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
-	for _, set := range [][]*consumer.Partition{s.loops.items, s.loops.feedback, s.loops.requests, s.loops.train} {
-		for _, l := range set {
-			g.Go(func() error { return s.fetch(ctx, l) })
-		}
+	for p := range int32(s.config.Kafka.Partitions) {
+		g.Go(func() error { return s.readItems(ctx, p) })
 	}
+	for _, l := range s.train {
+		g.Go(func() error { return s.fetch(ctx, l) })
+	}
+	s.assign(ctx, g)
 	g.Go(func() error { return s.watchReady(ctx) })
 	g.Go(func() error { return s.collect(ctx) })
 	g.Go(func() error { return s.guard.run(ctx) })
 	g.Go(func() error { return s.eraseForgotten(ctx) })
 	if s.generator != nil {
-		g.Go(func() error { return s.commitOffsets(ctx) })
+		g.Go(func() error { return s.keepClaims(ctx) })
 		g.Go(func() error { return s.generator.Run(ctx) })
 		g.Go(func() error { return s.follow(ctx) })
 	}
@@ -164,19 +158,26 @@ func (s *Service) fetch(ctx context.Context, l *consumer.Partition) error {
 	err := l.Run(ctx)
 	var gap *consumer.GapError
 	if errors.As(err, &gap) {
-		s.stop(l.Topic, l.ID, err)
+		s.log.Error("partition stopped", "topic", l.Topic, "partition", l.ID, "err", err)
+		s.mu.Lock()
+		s.stopped[nameOf(l)] = err
+		s.mu.Unlock()
 		<-ctx.Done()
+		s.mu.Lock()
+		delete(s.stopped, nameOf(l)) // another owner, or the next assignment, looks for itself
+		s.mu.Unlock()
 		return nil
 	}
 	return err
 }
 
-// stop notes why a partition does not go on.
-func (s *Service) stop(topic string, partition int32, err error) {
-	s.log.Error("partition stopped", "topic", topic, "partition", partition, "err", err)
+func nameOf(l *consumer.Partition) string { return fmt.Sprintf("%s[%d]", l.Topic, l.ID) }
+
+// hasStopped reports whether a loop has stopped by name.
+func (s *Service) hasStopped(l *consumer.Partition) bool {
 	s.mu.Lock()
-	s.stopped[fmt.Sprintf("%s[%d]", topic, partition)] = err
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	return s.stopped[nameOf(l)] != nil
 }
 
 // follow loads announced priors.
@@ -202,29 +203,9 @@ func (s *Service) follow(ctx context.Context) error {
 // awaitCatalogue tells the trainer when the catalogue has been read to the end
 // seen at start.
 func (s *Service) awaitCatalogue(ctx context.Context) error {
-	ends := make([]int64, len(s.loops.items))
-	for p := range ends {
-		_, end, err := s.client.Offsets(ctx, s.config.Kafka.Topics.Items, int32(p))
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("reading the end of the catalogue: %w", err)
-		}
-		ends[p] = end
+	if poll(ctx, 50*time.Millisecond, s.catalogueRead) {
+		s.trainer.CatalogueReady()
 	}
-	reached := func() bool {
-		for p, end := range ends {
-			if s.loops.items[p].Position() < end {
-				return false
-			}
-		}
-		return true
-	}
-	if !poll(ctx, 50*time.Millisecond, reached) {
-		return nil
-	}
-	s.trainer.CatalogueReady()
 	return nil
 }
 
@@ -240,20 +221,6 @@ func poll(ctx context.Context, every time.Duration, done func() bool) bool {
 		}
 	}
 	return true
-}
-
-// commitOffsets tells lag tools how far the fold is.
-func (s *Service) commitOffsets(ctx context.Context) error {
-	return every(ctx, commitEvery, func() {
-		offsets := map[int32]int64{}
-		for p := range int32(s.config.Kafka.Partitions) {
-			offsets[p] = s.progress.get(p)
-		}
-		all := map[string]map[int32]int64{s.config.Kafka.Topics.Feedback: offsets}
-		if err := s.client.Commit(ctx, group, all); err != nil {
-			s.log.Debug("committing offsets for lag tools", "err", err)
-		}
-	})
 }
 
 // collect gives the disk space of large dead letters back that were sent.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"rebeca/consumer"
 	"rebeca/snapshot"
 	"rebeca/table"
+	"rebeca/web"
 )
 
 // The operator's door of a running service: what the verbs do when the state
@@ -27,11 +29,15 @@ func (s *Service) Inspect(what string, w io.Writer) error {
 }
 
 // Snapshot implements [web.Operator].
-func (s *Service) Snapshot(ctx context.Context) (any, error) {
+func (s *Service) Snapshot(ctx context.Context, partitions string) (any, error) {
+	some, err := ParsePartitions(partitions)
+	if err != nil {
+		return nil, &web.Error{Code: web.CodeBadRequest, Message: "partitions: " + err.Error()}
+	}
 	if err := s.guard.room(s.table.Size()); err != nil {
 		return nil, fmt.Errorf("creating a snapshot: %w", err)
 	}
-	return CreateSnapshot(ctx, s.config, s.table, s.log, snapshot.Options{})
+	return CreateSnapshot(ctx, s.config, s.table, some, s.log, snapshot.Options{})
 }
 
 // InspectRunning asks the service that holds the state.
@@ -48,8 +54,12 @@ func InspectRunning(ctx context.Context, c Config, what string, w io.Writer) err
 }
 
 // SnapshotRunning has the service that holds the state write a snapshot.
-func SnapshotRunning(ctx context.Context, c Config) (m snapshot.Manifest, err error) {
-	body, err := askRunning(ctx, c, http.MethodPost, "/v1/snapshots")
+func SnapshotRunning(ctx context.Context, c Config, partitions Partitions) (m snapshot.Manifest, err error) {
+	path := "/v1/snapshots"
+	if len(partitions) > 0 {
+		path += "?partitions=" + url.QueryEscape(partitions.String())
+	}
+	body, err := askRunning(ctx, c, http.MethodPost, path)
 	if err != nil {
 		return m, err
 	}

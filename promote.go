@@ -215,7 +215,7 @@ func (p *Promotion) align(ctx context.Context, pair *statePair, parts []Caught) 
 		}
 		h := w.foldFeedback(part.Partition)
 		if part.Topic == c.Kafka.Topics.Items {
-			h = w.listItems(part.Partition)
+			h = w.listItems(part.Partition, 0, w.buries(part.Partition))
 		}
 		if err := foldSpan(ctx, client, w.table, part.Topic, part.Span, h, &passed, p.Logger); err != nil {
 			return fmt.Errorf("folding what the %s state lacks: %w", part.State, err)

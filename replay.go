@@ -335,7 +335,7 @@ func (r *Replay) fold(ctx context.Context, w *worker, record replayRecord, left 
 		for _, s := range set {
 			h := w.foldFeedback(s.Partition)
 			if i == 1 {
-				h = w.listItems(s.Partition)
+				h = w.listItems(s.Partition, 0, false)
 			}
 			group.Go(func() error { return foldSpan(ctx, r.Client, w.table, record.Topics[i], s, h, &passed, r.Logger) })
 		}

@@ -1,6 +1,7 @@
 package rebeca
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,7 +13,8 @@ import (
 // included: a counter never goes back.
 type sending struct {
 	mu     sync.Mutex
-	relays []*consumer.Relay // guarded by mu
+	relays []*consumer.Relay   // guarded by mu; those that run
+	ended  consumer.RelayStats // guarded by mu; of the others
 }
 
 func (s *sending) add(r *consumer.Relay) {
@@ -21,17 +23,30 @@ func (s *sending) add(r *consumer.Relay) {
 	s.relays = append(s.relays, r)
 }
 
-func (s *sending) stats() (sum consumer.RelayStats) {
+// end lets go of a relay that has ended.
+func (s *sending) end(r *consumer.Relay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range s.relays {
-		one := r.Stats()
-		sum.Depth += one.Depth
-		sum.Retries += one.Retries
-		sum.TooLarge += one.TooLarge
-		sum.Dropped += one.Dropped
+	s.relays = slices.DeleteFunc(s.relays, func(other *consumer.Relay) bool { return other == r })
+	one := r.Stats()
+	one.Depth = 0
+	s.ended = sum(s.ended, one)
+}
+
+func sum(a, b consumer.RelayStats) consumer.RelayStats {
+	return consumer.RelayStats{
+		Depth: a.Depth + b.Depth, Retries: a.Retries + b.Retries, TooLarge: a.TooLarge + b.TooLarge, Dropped: a.Dropped + b.Dropped,
 	}
-	return sum
+}
+
+func (s *sending) stats() consumer.RelayStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.ended
+	for _, r := range s.relays {
+		all = sum(all, r.Stats())
+	}
+	return all
 }
 
 // sendingCollectors are the relays' numbers and the depth of the outboxes.

@@ -31,16 +31,11 @@ const (
 	// drainTimeout bounds how long a stopping service goes on sending what it
 	// has made; the outbox keeps the rest.
 	drainTimeout = 10 * time.Second
-	// commitEvery is how often offsets are committed for lag tools; nothing
-	// reads them back.
-	commitEvery = 5 * time.Second
 	// collectEvery is how often the table looks for disk space to give back.
 	collectEvery = time.Minute
 	// busyLag is how many records behind the fold is busy: the trainer then
 	// leaves it the larger part of the cores.
 	busyLag = 5000
-	// group is the consumer group under which those offsets stand.
-	group = "rebeca"
 )
 
 // Options are what a Service needs beside its configuration.
@@ -89,16 +84,20 @@ type Service struct {
 	trainer   *online.Trainer // nil without the trainer's role
 	door      *door
 	server    *web.Server // nil when http.listen is empty
-	loops     loops
 	room      *outboxRoom
 	sending   sending
 	guard     *guard
-	relays    []*consumer.Relay // by partition; none without the worker's role
+	worker    *worker
+	items     *catalogueReader
+	train     []*consumer.Partition // the trainer's loops, by partition; none without its role
+	lease     time.Duration         // claimLease, shorter in tests
+	heartbeat time.Duration         // of a group's member; 0 for its default, shorter in tests
 
-	mu      sync.Mutex
-	stopped map[string]error // guarded by mu; stopped partitions by topic[partition]
-	ready   bool             // guarded by mu; the fold has caught up once
-	serving chan struct{}    // closed when the HTTP door listens
+	mu       sync.Mutex
+	shards   map[int32]*shard // guarded by mu; the partitions in hand
+	assigned bool             // guarded by mu; it is known which partitions these are
+	stopped  map[string]error // guarded by mu; stopped partitions by topic[partition]
+	serving  chan struct{}    // closed when the HTTP door listens
 }
 
 // New returns a service that has done nothing yet. The configuration must be
@@ -108,7 +107,8 @@ func New(c Config, o Options) *Service {
 	o.Registry.MustRegister(g.collectors()...)
 	return &Service{
 		guard: g, config: c, options: o, log: o.Logger, metrics: newMetrics(o.Registry),
-		progress: newProgress(c.Kafka.Partitions), stopped: map[string]error{}, serving: make(chan struct{}),
+		progress: newProgress(c.Kafka.Partitions), items: newCatalogueReader(c.Kafka.Partitions), lease: claimLease,
+		shards: map[int32]*shard{}, stopped: map[string]error{}, serving: make(chan struct{}),
 	}
 }
 
@@ -207,13 +207,6 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 
-	// The relays outlive the intake: what was made is sent before the end.
-	relayCtx, stopRelays := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopRelays()
-	relays, relayCtx := errgroup.WithContext(relayCtx)
-	for _, r := range s.relays {
-		relays.Go(func() error { return s.send(relayCtx, r) })
-	}
 	intake, intakeCtx := errgroup.WithContext(ctx)
 	if s.server != nil {
 		intake.Go(func() error { return s.server.Run(intakeCtx) })
@@ -227,28 +220,8 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		s.startIntake(intakeCtx, intake)
 		return nil
 	})
-	intake.Go(func() error { // a relay that gives up ends the service
-		select {
-		case <-relayCtx.Done():
-			return errRelay // the relays' own error follows below
-		case <-intakeCtx.Done():
-			return nil
-		}
-	})
-	err = intake.Wait()
-	s.drain(relayCtx)
-	stopRelays()
-	if errors.Is(err, errRelay) || ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = nil
-	}
-	if rerr := relays.Wait(); rerr != nil && !errors.Is(rerr, context.Canceled) {
-		err = errors.Join(err, rerr)
-	}
-	return err
+	return orEnded(ctx, intake.Wait())
 }
-
-// errRelay ends the intake when a relay has ended.
-var errRelay = errors.New("a relay ended")
 
 // open brings up everything that can fail for an outside reason, in the order
 // in which an operator would look: broker, topics, state, library, decoder.
@@ -308,13 +281,6 @@ func (s *Service) compose() error {
 		s.follower = &follower{
 			config: c.priorConfig(), dir: c.priorDir(), options: c.RuntimeOptions(), use: s.generator.use, log: s.log,
 		}
-		for p := range int32(c.Kafka.Partitions) {
-			intents, err := s.table.Intents(p)
-			if err != nil {
-				return fmt.Errorf("reading waiting intents: %w", err)
-			}
-			s.generator.offer(p, intents, nil)
-		}
 	}
 	if c.has(RoleTrainer) {
 		oc := c.onlineConfig()
@@ -327,6 +293,7 @@ func (s *Service) compose() error {
 		guard: s.guard, client: s.client, topics: c.Kafka.Topics, partitions: c.Kafka.Partitions, decodes: s.decoder != nil,
 		table: s.table, rules: c.rules(), progress: s.progress,
 		hasPrior:    func() bool { return s.follower != nil && s.follower.version().Version != "" },
+		answering:   s.answers,
 		subscribers: map[chan web.Event]struct{}{}, answers: map[string]*answer{},
 	}
 	return nil
@@ -369,50 +336,11 @@ func (s *Service) announce(ctx context.Context, v schemas.PriorVersion) error {
 // priorKey is the one key of the compacted prior topic.
 const priorKey = "prior"
 
-func (s *Service) relay(p int32) *consumer.Relay {
-	c, t := s.config, s.config.Kafka.Topics
-	r := &consumer.Relay{
-		Client: s.client, Outbox: s.table, Partition: p, Logger: s.log, TransactionalID: c.TransactionalID(p),
-		Topics: map[string]string{table.RoleGenerated: t.Generated, table.RoleVectors: t.Vectors, table.RoleDeadletter: t.DeadLetter},
-		OnAck: func(out []table.Outgoing, at time.Time) {
-			s.generator.published(out, at)
-			s.door.published(out)
-			if s.options.OnPublished != nil {
-				s.options.OnPublished(p, out, at)
-			}
-		},
-	}
-	s.sending.add(r)
-	return r
-}
-
 // TransactionalID is under which a partition's outputs are sent: of the topic
 // that they enter and not of who sends them, so that a new owner of the
 // partition fences the old one.
 func (c Config) TransactionalID(partition int32) string {
 	return fmt.Sprintf("rebeca-%s-%d", c.Kafka.Topics.Generated, partition)
-}
-
-// send runs one relay. Another owner of its partition stops that partition by
-// name and nothing else.
-func (s *Service) send(ctx context.Context, r *consumer.Relay) error {
-	err := r.Run(ctx)
-	if errors.Is(err, consumer.ErrNotOwner) {
-		s.stop(s.config.Kafka.Topics.Generated, r.Partition, err)
-		<-ctx.Done()
-		return nil
-	}
-	return err
-}
-
-// drain waits until the outbox is sent, drainTimeout at most.
-func (s *Service) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
-	defer cancel()
-	if !poll(ctx, 10*time.Millisecond, func() bool { _, messages := s.table.Depths(); return messages == 0 }) {
-		_, messages := s.table.Depths()
-		s.log.Warn("stopping with messages unsent; the outbox keeps them", "messages", messages)
-	}
 }
 
 func (s *Service) close() error {

@@ -43,22 +43,27 @@ type stand struct {
 	free   func(string) (int64, error) // of the disk; nil is the real one
 }
 
-func newStand(t *testing.T) *stand {
+func newStand(t *testing.T) *stand { return newStandOf(t, 2) }
+
+// newStandOf is a stand whose topics have the given number of partitions.
+func newStandOf(t *testing.T, partitions int) *stand {
 	t.Helper()
 	b, err := broker.Start(broker.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	return standOn(t, b.Addr())
+	return standOver(t, b.Addr(), partitions)
 }
 
 // standOn is a stand on a running broker.
-func standOn(t *testing.T, addr string) *stand {
+func standOn(t *testing.T, addr string) *stand { return standOver(t, addr, 2) }
+
+func standOver(t *testing.T, addr string, partitions int) *stand {
 	t.Helper()
 	c := DefaultConfig()
 	c.Kafka.Brokers = []string{addr}
-	c.Kafka.Partitions = 2
+	c.Kafka.Partitions = partitions
 	c.State.Dir = t.TempDir()
 	c.Prior = PriorConfig{Kind: "auto", Dim: testDim, Hidden: 16, Blocks: 1, Heads: 2}
 	c.Train.BirthSteps = 100
@@ -110,7 +115,11 @@ func (s *stand) serveWith(o Options) (svc *Service, stop func()) {
 	case err := <-done:
 		s.t.Fatalf("the service did not start: %v", err)
 	}
-	s.until("ready", func() bool { return len(svc.Ready()) == 0 })
+	soon, over := context.WithTimeout(s.t.Context(), 60*time.Second)
+	defer over()
+	if !poll(soon, 10*time.Millisecond, func() bool { return len(svc.Ready()) == 0 }) {
+		s.t.Fatalf("not ready after a minute: %v", svc.Ready())
+	}
 	return svc, stop
 }
 
@@ -646,7 +655,7 @@ func TestSnapshotContinues(t *testing.T) {
 	svc, stop := s.serve()
 	s.crowd("a", 300)
 	s.until("at rest", func() bool { return svc.Status().EventsFolded == 300 && atRest(svc)() })
-	m, err := SnapshotRunning(t.Context(), s.listening(svc))
+	m, err := SnapshotRunning(t.Context(), s.listening(svc), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,23 +42,18 @@ func (s *Service) Status() web.Status {
 // of its end; publish leaves out what waits for a first prior.
 func (s *Service) lag() web.Lag {
 	var l web.Lag
-	fold, known := int64(0), true
-	for p, loop := range s.loops.feedback {
-		end, at := loop.End()
-		if at.IsZero() {
-			known = false
-			break
+	fold, publish, known := int64(0), int64(0), s.isAssigned()
+	hasPrior := s.follower != nil && s.follower.version().Version != ""
+	for _, sh := range s.current() {
+		behind, heard := s.foldLag(sh)
+		fold, known = fold+behind, known && heard
+		intents, messages := s.table.Waiting(sh.id)
+		if publish += int64(messages); hasPrior {
+			publish += int64(intents)
 		}
-		// Position is ahead where the log begins with records that are gone.
-		fold += max(0, end-max(s.progress.get(int32(p)), loop.Position()))
 	}
 	if known {
 		l.Fold = &fold
-	}
-	intents, messages := s.table.Depths()
-	publish := int64(messages)
-	if s.follower != nil && s.follower.version().Version != "" {
-		publish += int64(intents)
 	}
 	l.Publish = &publish
 	if s.trainer != nil && known {
@@ -66,6 +61,26 @@ func (s *Service) lag() web.Lag {
 		l.Train = &train
 	}
 	return l
+}
+
+// foldLag counts the records of a partition that are not folded; known is false
+// before its end was heard of. One that this process does not own is not its
+// to count.
+func (s *Service) foldLag(sh *shard) (behind int64, known bool) {
+	feedback, _, _ := sh.parts()
+	if feedback == nil {
+		state, _ := sh.now()
+		return 0, state == stateStopped
+	}
+	end, at := feedback.End()
+	// Position is ahead where the log begins with records that are gone.
+	return max(0, end-max(s.progress.get(sh.id), feedback.Position())), !at.IsZero()
+}
+
+func (s *Service) isAssigned() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.assigned
 }
 
 // trainLag counts events that are not in the weights in use: those behind the
@@ -77,8 +92,14 @@ func (s *Service) trainLag() int64 {
 	if t.Step == 0 {
 		behind = 0 // counted below, from the beginning of the log
 	}
-	for p, loop := range s.loops.feedback {
+	for p, loop := range s.train {
 		end, _ := loop.End()
+		if sh := s.shard(int32(p)); sh != nil {
+			if feedback, _, _ := sh.parts(); feedback != nil { // the fold may have heard of more
+				folds, _ := feedback.End()
+				end = max(end, folds)
+			}
+		}
 		behind += max(0, end-max(0, t.Announced[int32(p)]))
 	}
 	if behind > 0 || s.follower == nil || t.Step == 0 {
@@ -94,7 +115,7 @@ func (s *Service) trainLag() int64 {
 // to it yet.
 func (s *Service) unlearned() int64 {
 	var n int64
-	for _, l := range s.loops.train {
+	for _, l := range s.train {
 		end, _ := l.End()
 		n += max(0, end-max(0, l.Position()))
 	}
@@ -108,13 +129,33 @@ func (s *Service) Ready() []web.Reason {
 	for name, err := range s.stopped {
 		out = append(out, web.Reason{Code: "partition_stopped", Message: fmt.Sprintf("%s: %v", name, err)})
 	}
-	ready := s.ready
+	assigned := s.assigned
 	s.mu.Unlock()
+	caughtUp := s.catalogueRead()
+	for _, sh := range s.current() {
+		switch state, why := sh.now(); state {
+		case stateStopped:
+			out = append(out, web.Reason{Code: "partition_stopped", Message: why.Error()})
+		case stateClaiming:
+			if why == nil {
+				why = fmt.Errorf("asking who owns partition %d", sh.id)
+			}
+			out = append(out, web.Reason{Code: "claiming", Message: why.Error()})
+		case stateCatching:
+			caughtUp = false
+		}
+	}
 	slices.SortFunc(out, func(a, b web.Reason) int { return strings.Compare(a.Message, b.Message) })
-	if !ready {
+	switch {
+	case !assigned:
+		out = append(out, web.Reason{Code: "unassigned", Message: "the group has not said yet which partitions are this process's"})
+	case !caughtUp:
 		out = append(out, web.Reason{Code: "catching_up", Message: "the fold has not reached the end of the log yet"})
 	}
 	for _, p := range s.room.paused() {
+		if s.shard(p) == nil {
+			continue // not this process's any more
+		}
 		out = append(out, web.Reason{Code: "outbox_full", Message: s.room.why(p)})
 	}
 	if low := s.guard.low(); low != nil {
@@ -128,49 +169,32 @@ func (s *Service) Ready() []web.Reason {
 
 // disconnected returns why a loop or a relay does not reach its broker.
 func (s *Service) disconnected() error {
-	for _, set := range [][]*consumer.Partition{s.loops.feedback, s.loops.requests, s.loops.items} {
-		for _, l := range set {
-			if ok, err := l.Connected(); !ok {
-				return fmt.Errorf("%s[%d]: %w", l.Topic, l.ID, err)
+	loops := s.items.all()
+	for _, sh := range s.current() {
+		feedback, requests, relay := sh.parts()
+		for _, l := range []*consumer.Partition{feedback, requests} {
+			if l != nil {
+				loops = append(loops, l)
 			}
 		}
+		if relay == nil {
+			continue
+		}
+		if ok, err := relay.Connected(); !ok {
+			return fmt.Errorf("sending from partition %d: %w", relay.Partition, err)
+		}
 	}
-	for _, r := range s.relays {
-		if ok, err := r.Connected(); !ok {
-			return fmt.Errorf("sending from partition %d: %w", r.Partition, err)
+	for _, l := range loops {
+		if ok, err := l.Connected(); !ok {
+			return fmt.Errorf("%s[%d]: %w", l.Topic, l.ID, err)
 		}
 	}
 	return nil
 }
 
-// watchReady notes when fold and catalogue have reached the ends they saw
-// first: a service that keeps up under load is ready, though never at rest.
+// watchReady says in the log when the service is ready first.
 func (s *Service) watchReady(ctx context.Context) error {
-	var ends []int64
-	loops := slices.Concat(s.loops.feedback, s.loops.items)
-	known := func() bool {
-		ends = ends[:0]
-		for _, l := range loops {
-			end, at := l.End()
-			if at.IsZero() {
-				return false
-			}
-			ends = append(ends, end)
-		}
-		return true
-	}
-	reached := func() bool {
-		for i, l := range loops {
-			if l.Position() < ends[i] {
-				return false
-			}
-		}
-		return true
-	}
-	if poll(ctx, 20*time.Millisecond, known) && poll(ctx, 20*time.Millisecond, reached) {
-		s.mu.Lock()
-		s.ready = true
-		s.mu.Unlock()
+	if poll(ctx, 20*time.Millisecond, func() bool { return len(s.Ready()) == 0 }) {
 		s.log.Info("ready")
 	}
 	return nil

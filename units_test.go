@@ -39,7 +39,13 @@ func testGenerator(t *testing.T, c Config) *generator {
 			t.Error(err)
 		}
 	})
-	return newGenerator(c, tb, newProgress(4), nil, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	g := newGenerator(c, tb, newProgress(4), nil, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	for p := range tb.Partitions() {
+		if err := g.open(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return g
 }
 
 func feedbackIntent(seq uint64, at time.Time) []table.Intent {

@@ -174,29 +174,6 @@ func checkRequest(req schemas.Request, partition int32, decodes bool) *schemas.R
 	return nil
 }
 
-// listItems is the handler of a partition of the catalogue.
-func (w *worker) listItems(partition int32) handler {
-	return func(ctx context.Context, records []consumer.Record, next int64) error {
-		if err := w.room.wait(ctx, partition); err != nil {
-			return err
-		}
-		items := make([]table.Listed, 0, len(records))
-		for _, r := range records {
-			l := w.judgeItem(r)
-			l.Dead = again(r, l.Dead)
-			w.metrics.dead(l.Dead)
-			if l.Dead != nil && !w.samples {
-				continue
-			}
-			items = append(items, l)
-		}
-		if err := w.table.List(w.topics.Items, partition, items, next); err != nil {
-			return fmt.Errorf("listing %s[%d] up to %d: %w", w.topics.Items, partition, next, err)
-		}
-		return nil
-	}
-}
-
 func (w *worker) judgeItem(r consumer.Record) table.Listed {
 	l := table.Listed{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
 	if len(r.Key) == 0 {

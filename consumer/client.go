@@ -238,26 +238,3 @@ func (c *Client) end(ctx context.Context, topic string, partition int32) (int64,
 	}
 	return 0, err
 }
-
-// Commit writes offsets (the next to be read) as those of a consumer group without members, for tools that show lag.
-// Nothing reads them back. A group that has members refuses; callers may ignore errors.
-func (c *Client) Commit(ctx context.Context, group string, offsets map[string]map[int32]int64) error {
-	topics := make(map[string][]kafka.OffsetCommit, len(offsets))
-	for topic, partitions := range offsets {
-		for p, offset := range partitions {
-			topics[topic] = append(topics[topic], kafka.OffsetCommit{Partition: int(p), Offset: offset})
-		}
-	}
-	resp, err := c.kafka.OffsetCommit(ctx, &kafka.OffsetCommitRequest{GroupID: group, GenerationID: -1, Topics: topics})
-	if err != nil {
-		return fmt.Errorf("committing offsets of group %s: %w", group, c.explain(err))
-	}
-	for topic, partitions := range resp.Topics {
-		for _, p := range partitions {
-			if p.Error != nil {
-				return fmt.Errorf("committing the offset of %s[%d] for group %s: %w", topic, p.Partition, group, p.Error)
-			}
-		}
-	}
-	return nil
-}

@@ -206,7 +206,7 @@ func TestCommitIsSeenByLagTools(t *testing.T) {
 	b, c := setup(t, "feedback", 2)
 	ctx := within(t)
 	eventually(t, "a commit", func() bool {
-		return c.Commit(ctx, "rebeca", map[string]map[int32]int64{"feedback": {0: 5, 1: 9}}) == nil
+		return c.Commit(ctx, Membership{Group: "rebeca"}, map[string]map[int32]Committed{"feedback": {0: {Offset: 5}, 1: {Offset: 9}}}) == nil
 	})
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group = "rebeca"

@@ -10,8 +10,11 @@ import (
 
 // OfTable is the source of a live table. checkpoint is Source.Checkpoint; nil means that there is no prior.
 func OfTable(t *table.Table, checkpoint func() (Checkpoint, bool, error)) Source {
-	return tableSource{t, checkpoint}
+	return tableSource{t, checkpoint, nil}
 }
+
+// OfPartitions is the source of some partitions of a live table, to hand them over: without the prior, which is learned from all.
+func OfPartitions(t *table.Table, partitions []int32) Source { return tableSource{t, nil, partitions} }
 
 // IntoTable is the Load that makes a table of a snapshot. Dir of o is ignored; the rest must fit the snapshot, by the
 // rules of table.Open, whose errors it returns.
@@ -31,6 +34,7 @@ func IntoTable(o table.Options) Load {
 type tableSource struct {
 	table      *table.Table
 	checkpoint func() (Checkpoint, bool, error)
+	only       []int32 // none for all
 }
 
 func (s tableSource) Checkpoint() (Checkpoint, bool, error) {
@@ -43,6 +47,7 @@ func (s tableSource) Checkpoint() (Checkpoint, bool, error) {
 // Export syncs after the read timestamp is taken: a power cut must not leave the table behind its own snapshot.
 func (s tableSource) Export(fn func(Cut) error) error {
 	return s.table.Export(func(c table.Cut) error {
+		c = c.Of(s.only)
 		if err := s.table.Sync(); err != nil {
 			return err
 		}

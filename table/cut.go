@@ -8,14 +8,37 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	badger "github.com/dgraph-io/badger/v4"
 )
 
 // Cut is the whole state at one moment. It is valid while the function given to Export runs, and for one goroutine.
 type Cut struct {
-	t   *Table
-	txn *badger.Txn
+	t    *Table
+	txn  *badger.Txn
+	only map[int32]bool // partitions; nil for all
+}
+
+// Of returns the cut of some partitions alone; none stands for all. The catalogue and what the state is belong to every cut.
+func (c Cut) Of(partitions []int32) Cut {
+	if len(partitions) == 0 {
+		return c
+	}
+	c.only = map[int32]bool{}
+	for _, p := range partitions {
+		c.only[p] = true
+	}
+	return c
+}
+
+// holds reports whether a key is of the cut.
+func (c Cut) holds(key []byte) bool {
+	if c.only == nil {
+		return true
+	}
+	partition, divided := partitionOf(key)
+	return !divided || c.only[partition]
 }
 
 // Position is the next offset to read of one partition of one topic.
@@ -27,18 +50,26 @@ type Position struct {
 
 // Export calls fn with the state as it is at one read timestamp; writers go on beside it. Its error is returned as it is.
 func (t *Table) Export(fn func(Cut) error) error {
-	return t.db.View(func(txn *badger.Txn) error { return fn(Cut{t, txn}) })
+	return t.db.View(func(txn *badger.Txn) error { return fn(Cut{t: t, txn: txn}) })
 }
 
 // Each calls fn for every key that begins with prefix, in key order; "" is the whole state, which Load takes back. Key and value are valid
 // during the call.
 func (c Cut) Each(prefix string, fn func(key, value []byte) error) error {
-	return scanPrefix(c.txn, []byte(prefix), false, fn)
+	return scanPrefix(c.txn, []byte(prefix), false, func(key, value []byte) error {
+		if !c.holds(key) {
+			return nil
+		}
+		return fn(key, value)
+	})
 }
 
 // Users calls fn for every user in key order with their vector, which is nil when none is stored.
 func (c Cut) Users(fn func(Row, *Vector) error) error {
 	return c.t.eachRow(c.txn, func(r Row) error {
+		if c.only != nil && !c.only[r.Partition] {
+			return nil
+		}
 		var v Vector
 		found, err := readVector(c.txn, r.Partition, r.UserID, &v)
 		if err != nil {
@@ -56,8 +87,8 @@ func (c Cut) Positions() ([]Position, error) {
 	var out []Position
 	err := c.Each(prefixOffset, func(key, value []byte) error {
 		partition, topic, err := splitUserKey(key)
-		if err != nil {
-			return err
+		if err != nil || strings.HasSuffix(topic, buriedSuffix) {
+			return err // of no topic's position
 		}
 		next, _, err := decodeOffset(value)
 		out = append(out, Position{Topic: topic, Partition: partition, Next: next})
@@ -101,7 +132,8 @@ func (t *Table) Digest() (digest string, err error) {
 	return digest, err
 }
 
-// Load makes a new state in o.Dir of the pairs that next returns until ok is false, in key order, as Cut.Each gave them. The state must be
+// Load makes a new state in o.Dir of the pairs that next returns until ok is false, in key order, as Cut.Each gave them. It has a state id of
+// its own and claims every partition that the pairs claim with a higher epoch: whoever had them before has lost them. The state must be
 // one that Open takes with these options. The directory must be absent or empty (ErrNotEmpty); it appears whole or not at all.
 func Load(o Options, next func() (key, value []byte, ok bool, err error)) error {
 	if err := o.validate(); err != nil {
@@ -147,7 +179,7 @@ func loadInto(o Options, next func() (key, value []byte, ok bool, err error)) er
 	if err != nil {
 		return err
 	}
-	return t.Close()
+	return errors.Join(t.beAnother(), t.Close())
 }
 
 func syncDir(dir string) error {

@@ -72,6 +72,18 @@ func (w *waiting) remove(seq uint64) bool {
 	return true
 }
 
+func (w *waiting) len() int { return len(w.intents) }
+
+// firstRequest returns the lowest offset of a topic whose request waits.
+func (w *waiting) firstRequest(topic string) (offset int64, some bool) {
+	for _, p := range w.intents {
+		if p.Source.Topic == topic && (!some || p.Source.Offset < offset) {
+			offset, some = p.Source.Offset, true
+		}
+	}
+	return offset, some
+}
+
 // superseded returns the intents of a user that newer feedback replaces: those that feedback caused and nobody works on.
 func (w *waiting) superseded(user string) []uint64 {
 	var out []uint64

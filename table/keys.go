@@ -20,6 +20,7 @@ const (
 	prefixSeq      = "s/" // s/<partition> next sequence number
 	prefixBuried   = "d/" // d/<partition>/<hash> dead letters found on their topic before their record was folded
 	prefixErase    = "e/" // e/<partition>/<hash of user> forgotten users that the files may still hold something of
+	prefixClaim    = "c/" // c/<partition>/ the state's claim to the partition
 	prefixMeta     = "m/" // m/meta, m/epoch, m/fill
 )
 
@@ -55,6 +56,20 @@ func splitUserKey(key []byte) (partition int32, user string, err error) {
 func offsetKey(topic string, partition int32) []byte {
 	return append(partitionKey(prefixOffset, partition, len(topic)), topic...)
 }
+
+// partitionOf returns the partition that a key belongs to; divided is false for the catalogue and for what the state is.
+func partitionOf(key []byte) (partition int32, divided bool) {
+	if len(key) < 7 || key[1] != '/' || key[6] != '/' {
+		return 0, false
+	}
+	switch string(key[:2]) {
+	case prefixItem, prefixMeta:
+		return 0, false
+	}
+	return int32(binary.BigEndian.Uint32(key[2:])), true
+}
+
+func claimKey(partition int32) []byte { return partitionKey(prefixClaim, partition, 0) }
 
 func itemKey(id string) []byte { return append([]byte(prefixItem), id...) }
 

@@ -2,8 +2,6 @@ package table
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +16,7 @@ const formatVersion = 1
 // meta says what a state is. It is written once, as JSON under m/meta.
 type meta struct {
 	Format     int    `json:"format"`
-	State      string `json:"state"` // random, the same in every copy of the state
+	State      string `json:"state"` // random; a restore gives its copy another
 	Partitions int32  `json:"partitions"`
 	Dim        int    `json:"dim"`
 	Rules      Rules  `json:"rules"`
@@ -75,10 +73,8 @@ func (t *Table) openMeta() error {
 var errStop = errors.New("stop")
 
 func (t *Table) writeMeta() error {
-	var id [16]byte
-	rand.Read(id[:])
 	o := t.options
-	t.meta = meta{Format: formatVersion, State: hex.EncodeToString(id[:]), Partitions: o.Partitions, Dim: o.Dim, Rules: o.Rules}
+	t.meta = meta{Format: formatVersion, State: newStateID(), Partitions: o.Partitions, Dim: o.Dim, Rules: o.Rules}
 	b, err := json.Marshal(t.meta)
 	if err != nil {
 		panic("table: encoding meta: " + err.Error())

@@ -65,6 +65,7 @@ func (c Code) status() int {
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
+	Owner   string `json:"-"` // of not_owner: URL of the worker to ask, "" where it is not known; it stands beside the error
 }
 
 func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
@@ -91,7 +92,8 @@ func asError(err error, otherwise Code) *Error {
 func writeError(w http.ResponseWriter, err *Error) {
 	writeJSON(w, err.Code.status(), struct {
 		Error *Error `json:"error"`
-	}{err})
+		Owner string `json:"owner,omitempty"`
+	}{err, err.Owner})
 }
 
 // writeJSON answers with a JSON body; the value must be encodable.

@@ -133,7 +133,7 @@ func (f *fake) Inspect(_ string, w io.Writer) error {
 	return err
 }
 
-func (f *fake) Snapshot(context.Context) (any, error) {
+func (f *fake) Snapshot(context.Context, string) (any, error) {
 	if f.snapshotErr != nil {
 		return nil, f.snapshotErr
 	}

@@ -55,7 +55,7 @@ func (s *Server) postFeedback(w http.ResponseWriter, r *http.Request) {
 	}
 	answer.Error = down
 	if down == nil {
-		answer.Error = &Error{Code(results[0].Reason), "no record was accepted; the first: " + results[0].Message}
+		answer.Error = &Error{Code: Code(results[0].Reason), Message: "no record was accepted; the first: " + results[0].Message}
 	}
 	writeJSON(w, answer.Error.Code.status(), answer)
 }
@@ -68,7 +68,7 @@ func readRecords(w http.ResponseWriter, r *http.Request) ([]json.RawMessage, err
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
-		return nil, &Error{Code(schemas.ReasonBadJSON), "the body must be a feedback object or {\"records\": […]}"}
+		return nil, &Error{Code: Code(schemas.ReasonBadJSON), Message: "the body must be a feedback object or {\"records\": […]}"}
 	}
 	list, batch := fields["records"]
 	if !batch {
@@ -76,13 +76,13 @@ func readRecords(w http.ResponseWriter, r *http.Request) ([]json.RawMessage, err
 	}
 	var raws []json.RawMessage
 	if err := json.Unmarshal(list, &raws); err != nil {
-		return nil, &Error{Code(schemas.ReasonBadType), "records must be an array of feedback objects"}
+		return nil, &Error{Code: Code(schemas.ReasonBadType), Message: "records must be an array of feedback objects"}
 	}
 	switch {
 	case len(raws) == 0:
-		return nil, &Error{Code(schemas.ReasonMissingField), "records is empty"}
+		return nil, &Error{Code: Code(schemas.ReasonMissingField), Message: "records is empty"}
 	case len(raws) > maxRecords:
-		return nil, &Error{CodeTooLarge, "more than 1,000 records: send them in several calls"}
+		return nil, &Error{Code: CodeTooLarge, Message: "more than 1,000 records: send them in several calls"}
 	}
 	return raws, nil
 }

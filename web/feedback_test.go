@@ -122,7 +122,7 @@ func TestPostFeedbackWithoutBroker(t *testing.T) {
 	if a.code != 202 || got.Results[0].Reason != "broker_unavailable" || got.Results[1].Status != "accepted" {
 		t.Errorf("answered %d %s", a.code, a.body)
 	}
-	f.feedbackErr = func(int) error { return &Error{CodeNotReady, "starting"} }
+	f.feedbackErr = func(int) error { return &Error{Code: CodeNotReady, Message: "starting"} }
 	if a = call(t, s, "POST", "/v1/feedback", like); a.errorCode() != "not_ready" {
 		t.Errorf("a known error became %s", a.body)
 	}

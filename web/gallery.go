@@ -78,7 +78,7 @@ func (s *Server) getGalleryUser(w http.ResponseWriter, r *http.Request) {
 func (s *Server) getItemImage(w http.ResponseWriter, r *http.Request) {
 	png, ok := s.o.Pictures.Item(r.PathValue("id"))
 	if !ok {
-		writeError(w, &Error{CodeNotFound, "no picture of this item"})
+		writeError(w, &Error{Code: CodeNotFound, Message: "no picture of this item"})
 		return
 	}
 	w.Header().Set("Content-Type", "image/png")

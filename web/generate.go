@@ -49,7 +49,7 @@ func (s *Server) readRequest(w http.ResponseWriter, r *http.Request) (request sc
 	}
 	user := r.PathValue("id")
 	if request.UserID != "" && request.UserID != user {
-		return request, repeatable, &Error{Code(schemas.ReasonKeyMismatch), fmt.Sprintf("user_id %.64q is not the user of the path", request.UserID)}
+		return request, repeatable, &Error{Code: Code(schemas.ReasonKeyMismatch), Message: fmt.Sprintf("user_id %.64q is not the user of the path", request.UserID)}
 	}
 	request.UserID = user
 	if repeatable = request.RequestID != ""; !repeatable {
@@ -59,11 +59,11 @@ func (s *Server) readRequest(w http.ResponseWriter, r *http.Request) (request sc
 		return request, repeatable, err
 	}
 	if request.Images != nil && *request.Images && !s.o.Images {
-		return request, repeatable, &Error{CodeNoDecoder, "this service makes embeddings only: name a decoder in its configuration, or ask with images: false"}
+		return request, repeatable, &Error{Code: CodeNoDecoder, Message: "this service makes embeddings only: name a decoder in its configuration, or ask with images: false"}
 	}
 	if a := request.After; a != nil && s.o.Partitions > 0 {
 		if own := schemas.Partition([]byte(user), s.o.Partitions); a.Partition != own {
-			return request, repeatable, &Error{CodeBadAfter, fmt.Sprintf("after.partition is %d, this user's feedback is in %d", a.Partition, own)}
+			return request, repeatable, &Error{Code: CodeBadAfter, Message: fmt.Sprintf("after.partition is %d, this user's feedback is in %d", a.Partition, own)}
 		}
 	}
 	return request, repeatable, nil
@@ -99,9 +99,9 @@ func (s *Server) generate(ctx context.Context, request schemas.Request, repeatab
 func (s *Server) lateError(request schemas.Request) *Error {
 	again := fmt.Sprintf("ask again with request_id %q", request.RequestID)
 	if a := request.After; a != nil && !s.o.Results.Reached(*a) {
-		return &Error{CodeAfterTimeout, fmt.Sprintf("feedback %d/%d was not folded within %s: %s", a.Partition, a.Offset, s.o.Timeout, again)}
+		return &Error{Code: CodeAfterTimeout, Message: fmt.Sprintf("feedback %d/%d was not folded within %s: %s", a.Partition, a.Offset, s.o.Timeout, again)}
 	}
-	return &Error{CodeGenerateTimeout, fmt.Sprintf("the images were not published within %s: %s", s.o.Timeout, again)}
+	return &Error{Code: CodeGenerateTimeout, Message: fmt.Sprintf("the images were not published within %s: %s", s.o.Timeout, again)}
 }
 
 // newEventID is a UUID of version 7 (RFC 9562): ids of one client sort by time.

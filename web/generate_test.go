@@ -40,8 +40,8 @@ func TestPostGenerate(t *testing.T) {
 		{"nothing", ``, nil, 400, "bad_json"},
 		{"array", `[]`, nil, 400, "bad_json"},
 		{"5 MiB", `{"count":1,"pad":"` + strings.Repeat("x", 5<<20) + `"}`, nil, 413, "too_large"},
-		{"no prior", `{"count":1}`, func(f *fake, _ *Options) { f.requestErr = &Error{CodeNoPrior, "nothing yet"} }, 503, "no_prior"},
-		{"not owner", `{"count":1}`, func(f *fake, _ *Options) { f.requestErr = &Error{CodeNotOwner, "elsewhere"} }, 421, "not_owner"},
+		{"no prior", `{"count":1}`, func(f *fake, _ *Options) { f.requestErr = &Error{Code: CodeNoPrior, Message: "nothing yet"} }, 503, "no_prior"},
+		{"not owner", `{"count":1}`, func(f *fake, _ *Options) { f.requestErr = &Error{Code: CodeNotOwner, Message: "elsewhere"} }, 421, "not_owner"},
 		{"rejected by the backend", `{"count":1}`, func(f *fake, _ *Options) {
 			f.requestErr = &schemas.Rejection{Reason: schemas.ReasonBadAfter, Message: "beyond the end"}
 		}, 400, "bad_after"},

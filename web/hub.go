@@ -182,7 +182,7 @@ func (h *hub) open(ctx context.Context, user string) (*stream, [][]byte, error) 
 	h.mu.Lock()
 	if len(h.streams) >= maxStreams {
 		h.mu.Unlock()
-		return nil, nil, &Error{CodeBusy, fmt.Sprintf("%d pages are open already", maxStreams)}
+		return nil, nil, &Error{Code: CodeBusy, Message: fmt.Sprintf("%d pages are open already", maxStreams)}
 	}
 	h.streams[s] = struct{}{}
 	h.metrics.subscribers.Set(float64(len(h.streams)))

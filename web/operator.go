@@ -16,8 +16,9 @@ type Operator interface {
 	// Inspect writes a part of the state as JSON lines; what is one of Inspectable.
 	Inspect(what string, w io.Writer) error
 	// Snapshot writes a consistent cut of the state to the service's own directory of snapshots and
-	// returns its manifest. It goes on until it is done or ctx ends.
-	Snapshot(ctx context.Context) (manifest any, err error)
+	// returns its manifest, of some partitions ("2-3") or of all (""). It goes on until it is done
+	// or ctx ends.
+	Snapshot(ctx context.Context, partitions string) (manifest any, err error)
 }
 
 // Inspectable are the parts of a state that can be looked at.
@@ -26,7 +27,7 @@ var Inspectable = []string{"users", "offsets", "outbox", "digest"}
 func (s *Server) getInspect(w http.ResponseWriter, r *http.Request) {
 	what := r.PathValue("what")
 	if !slices.Contains(Inspectable, what) {
-		writeError(w, &Error{CodeNotFound, fmt.Sprintf("%q is not one of %s", what, strings.Join(Inspectable, ", "))})
+		writeError(w, &Error{Code: CodeNotFound, Message: fmt.Sprintf("%q is not one of %s", what, strings.Join(Inspectable, ", "))})
 		return
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
@@ -42,7 +43,7 @@ func (s *Server) getInspect(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) postSnapshot(w http.ResponseWriter, r *http.Request) {
-	m, err := s.o.Operator.Snapshot(r.Context())
+	m, err := s.o.Operator.Snapshot(r.Context(), r.URL.Query().Get("partitions"))
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
 			writeError(w, asError(err, CodeInternal))

@@ -74,11 +74,11 @@ func (s *Server) mux() http.Handler {
 	for pattern, allowed := range methods {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			writeError(w, &Error{CodeMethodNotAllowed, "this path takes " + strings.Join(allowed, ", ")})
+			writeError(w, &Error{Code: CodeMethodNotAllowed, Message: "this path takes " + strings.Join(allowed, ", ")})
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, &Error{CodeNotFound, "no such path: /openapi.yaml lists them"})
+		writeError(w, &Error{Code: CodeNotFound, Message: "no such path: /openapi.yaml lists them"})
 	})
 	return mux
 }
@@ -87,7 +87,7 @@ func (s *Server) mux() http.Handler {
 func (s *Server) protect(next http.Handler) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, &Error{CodeForbidden, "the request comes from another site's page"})
+		writeError(w, &Error{Code: CodeForbidden, Message: "the request comes from another site's page"})
 	}))
 	next = cross.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +98,7 @@ func (s *Server) protect(next http.Handler) http.Handler {
 		// Without a token the address is the only lock, and a page that rebinds its own name to
 		// 127.0.0.1 has the key: the name asked for must be this machine's.
 		if s.o.Token == "" && !loopback(hostOnly(r.Host)) {
-			writeError(w, &Error{CodeForbidden, "without http.token only localhost and loopback addresses are served"})
+			writeError(w, &Error{Code: CodeForbidden, Message: "without http.token only localhost and loopback addresses are served"})
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -129,7 +129,7 @@ func (s *Server) instrument(r route) http.Handler {
 				}
 				s.o.Logger.Error("handling a request", "route", r.pattern, "panic", p, "stack", string(debug.Stack()))
 				if rec.code == 0 {
-					writeError(rec, &Error{CodeInternal, "a fault of this service: its log has the details"})
+					writeError(rec, &Error{Code: CodeInternal, Message: "a fault of this service: its log has the details"})
 				}
 			}
 			if !r.stream {
@@ -138,7 +138,7 @@ func (s *Server) instrument(r route) http.Handler {
 		}()
 		if !r.public && !s.authorized(req) {
 			rec.Header().Set("WWW-Authenticate", `Bearer realm="rebeca"`)
-			writeError(rec, &Error{CodeUnauthorized, "send the service's token: Authorization: Bearer …"})
+			writeError(rec, &Error{Code: CodeUnauthorized, Message: "send the service's token: Authorization: Bearer …"})
 			return
 		}
 		r.handler(rec, req)
@@ -195,7 +195,7 @@ func getAsset(w http.ResponseWriter, r *http.Request) {
 		name = "index.html"
 	}
 	if _, err := fs.Stat(assets, "assets/"+name); err != nil {
-		writeError(w, &Error{CodeNotFound, "no such asset"})
+		writeError(w, &Error{Code: CodeNotFound, Message: "no such asset"})
 		return
 	}
 	w.Header().Set("Cache-Control", "no-cache") // the binary may be newer tomorrow and the files carry no version

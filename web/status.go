@@ -23,5 +23,5 @@ func (s *Server) getReady(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, readyAnswer{Ready: true, Reasons: []Reason{}})
 		return
 	}
-	writeJSON(w, http.StatusServiceUnavailable, readyAnswer{Reasons: reasons, Error: &Error{CodeNotReady, reasons[0].Message}})
+	writeJSON(w, http.StatusServiceUnavailable, readyAnswer{Reasons: reasons, Error: &Error{Code: CodeNotReady, Message: reasons[0].Message}})
 }

@@ -52,7 +52,7 @@ func (s *Server) getGenerated(w http.ResponseWriter, r *http.Request) {
 }
 
 func unknownUser(r *http.Request) *Error {
-	return &Error{CodeUnknownUser, fmt.Sprintf("nothing is known of user %.64q", r.PathValue("id"))}
+	return &Error{Code: CodeUnknownUser, Message: fmt.Sprintf("nothing is known of user %.64q", r.PathValue("id"))}
 }
 
 // numberParam reads a whole number from the query.
@@ -63,7 +63,7 @@ func numberParam(r *http.Request, name string, absent, lo, hi uint64) (uint64, e
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || n < lo || n > hi {
-		return 0, &Error{CodeBadRequest, fmt.Sprintf("%s must be a whole number in %d..%d, is %.64q", name, lo, hi, text)}
+		return 0, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("%s must be a whole number in %d..%d, is %.64q", name, lo, hi, text)}
 	}
 	return n, nil
 }

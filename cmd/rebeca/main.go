@@ -72,7 +72,7 @@ embeddings and images to Kafka.`,
 	})
 	root.AddCommand(
 		serveCommand(), demoCommand(), brokerCommand(), topicsCommand(), inspectCommand(), sampleCommand(),
-		snapshotCommand(), replayCommand(), deadletterCommand(), feedbackCommand(), itemsCommand(), priorCommand(), forgetCommand(),
+		snapshotCommand(), partitionsCommand(), replayCommand(), deadletterCommand(), feedbackCommand(), itemsCommand(), priorCommand(), forgetCommand(),
 		eraseCommand(), configCommand(), versionCommand(),
 	)
 	return root

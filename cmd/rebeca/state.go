@@ -135,14 +135,15 @@ func snapshotCreate() *cobra.Command {
 		Use: "create", Short: "Write a snapshot below <state.dir>/snapshots, of a stopped service or through a running one", Args: noArgs,
 	}
 	path := configFlag(cmd)
+	partitions := partitionsFlag(cmd, "write these alone, such as 2-3, for another worker to take over; without the prior")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := loadConfig(*path)
+		c, some, err := loadDivided(*path, *partitions)
 		if err != nil {
 			return err
 		}
 		t, err := openTable(cmd, c)
 		if errors.Is(err, table.ErrLocked) {
-			m, err := rebeca.SnapshotRunning(cmd.Context(), c)
+			m, err := rebeca.SnapshotRunning(cmd.Context(), c, some)
 			if err != nil {
 				return err
 			}
@@ -153,7 +154,7 @@ func snapshotCreate() *cobra.Command {
 		}
 		defer t.Close()
 		progress, done := meterOf(cmd, "rows written")
-		m, err := rebeca.CreateSnapshot(cmd.Context(), c, t, newLogger(cmd.ErrOrStderr(), slog.LevelWarn), snapshot.Options{Progress: progress})
+		m, err := rebeca.CreateSnapshot(cmd.Context(), c, t, some, newLogger(cmd.ErrOrStderr(), slog.LevelWarn), snapshot.Options{Progress: progress})
 		done()
 		if err != nil {
 			return err
@@ -170,14 +171,24 @@ func printSnapshot(cmd *cobra.Command, c rebeca.Config, m snapshot.Manifest) err
 
 func snapshotRestore() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "restore SNAPSHOT", Short: "Write a snapshot into an empty state directory, from where serve continues",
+		Use: "restore SNAPSHOT", Short: "Write a snapshot into an empty state directory, or partitions of it into one in use",
+		Long: "Write a snapshot into an empty state directory, from where serve continues. With --partitions these alone are put\n" +
+			"into a state that may hold others, in place of what it has of them, and are taken from whoever owns them.",
 		Args: exactly(1, "the path of one snapshot"),
 	}
 	path := configFlag(cmd)
+	partitions := partitionsFlag(cmd, "put these alone, such as 2-3, into a state that may hold others")
+	dryRun := cmd.Flags().Bool("dry-run", false, "check the snapshot, say what would be done and do nothing")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := loadConfig(*path)
+		c, some, err := loadDivided(*path, *partitions)
 		if err != nil {
 			return err
+		}
+		if *dryRun {
+			return planRestore(cmd, c, args[0], some)
+		}
+		if len(some) > 0 {
+			return adopt(cmd, c, args[0], some)
 		}
 		progress, done := meterOf(cmd, "bytes read")
 		m, err := rebeca.RestoreSnapshot(cmd.Context(), c, args[0], newLogger(cmd.ErrOrStderr(), slog.LevelWarn), snapshot.Options{Progress: progress})
@@ -189,6 +200,52 @@ func snapshotRestore() *cobra.Command {
 		return err
 	}
 	return cmd
+}
+
+func partitionsFlag(cmd *cobra.Command, usage string) *string {
+	return cmd.Flags().String("partitions", "", usage)
+}
+
+// loadDivided reads the configuration and a set of partitions of its topics.
+func loadDivided(path, partitions string) (rebeca.Config, rebeca.Partitions, error) {
+	some, err := rebeca.ParsePartitions(partitions)
+	if err != nil {
+		return rebeca.Config{}, nil, usageError{fmt.Errorf("--partitions: %w", err)}
+	}
+	c, err := loadConfig(path)
+	if err == nil && len(some) > 0 && int(some[len(some)-1]) >= c.Kafka.Partitions {
+		err = usageError{fmt.Errorf("--partitions: %d is not below kafka.partitions %d", some[len(some)-1], c.Kafka.Partitions)}
+	}
+	return c, some, err
+}
+
+func planRestore(cmd *cobra.Command, c rebeca.Config, path string, some rebeca.Partitions) error {
+	progress, done := meterOf(cmd, "bytes read")
+	m, err := snapshot.Verify(cmd.Context(), path, snapshot.Options{Progress: progress})
+	done()
+	if err != nil {
+		return err
+	}
+	what := "all"
+	if len(some) > 0 {
+		what = "partitions " + some.String()
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "would restore %s of %s, %d users in all, into %s\n", what, m.Name, m.Users, c.State.Dir)
+	return err
+}
+
+func adopt(cmd *cobra.Command, c rebeca.Config, path string, some rebeca.Partitions) error {
+	progress, done := meterOf(cmd, "bytes read")
+	_, taken, err := rebeca.AdoptSnapshot(cmd.Context(), c, path, some, newLogger(cmd.ErrOrStderr(), slog.LevelWarn), snapshot.Options{Progress: progress})
+	done()
+	if errors.Is(err, table.ErrLocked) {
+		return fmt.Errorf("%w: stop the service first", err)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "partitions %s are in %s now; whoever owned them stops them by name\n", taken, c.State.Dir)
+	return err
 }
 
 func snapshotList() *cobra.Command {
