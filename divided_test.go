@@ -333,6 +333,9 @@ func TestWorkersAreDivided(t *testing.T) {
 		})
 	}
 	f.misdirected("a", 2)
+	if p := f.running["a"].Status().Partitions; len(p) != 4 || p[0].State != stateServing || p[0].Epoch != 1 || p[2].State != stateStopped || !strings.Contains(p[2].Why, "not_owner") {
+		t.Errorf("a's status says %+v", p)
+	}
 	a := f.running["a"].config
 	f.stop("a")
 	f.start("a", own(0, 1))
@@ -505,4 +508,43 @@ func TestJudge(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestServesAfterCatchUp gives a member without a state a partition with a
+// past: it answers for nobody, and makes nothing, before it has read that.
+func TestServesAfterCatchUp(t *testing.T) {
+	f := newFlock(t, 1)
+	f.items(300)
+	f.crowd("past", 3000)
+	f.trainer()
+	m := f.start("a", func(c *Config) { c.Group = "flock" })
+	for seen := false; !seen; {
+		code := f.statusOf(m, "/v1/users/user-1")
+		if code == http.StatusOK {
+			seen = true
+			if n := m.Status().EventsFolded; n < 3000 {
+				t.Fatalf("answered after %d of 3000 events", n)
+			}
+		} else if code != http.StatusServiceUnavailable && code != http.StatusMisdirectedRequest {
+			t.Fatalf("status %d before the partition is served", code)
+		}
+	}
+	f.ready("a")
+	f.rest("a")
+	for id, g := range f.generated() {
+		if g.AsOf.Offset < 2999 {
+			t.Errorf("image %s knows of offsets up to %d, when it was made the log held 3000", id, g.AsOf.Offset)
+		}
+	}
+}
+
+func (f *flock) statusOf(m *member, path string) int {
+	f.t.Helper()
+	resp, err := http.Get(m.URL() + path)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	return resp.StatusCode
 }

@@ -64,6 +64,8 @@ func (s *Service) sendingCollectors() []prometheus.Collector {
 		counter("relay_dropped_total", "Messages that the dead-letter topic refused for their size too.", func(r consumer.RelayStats) uint64 { return r.Dropped }),
 		gauge("relay_in_hand", "Messages read from the outboxes and not yet committed to Kafka.", func() int { return s.sending.stats().Depth }),
 		gauge("outbox_messages", "Messages waiting in the outboxes.", func() int { _, n := s.table.Depths(); return n }),
+		gauge("partitions_serving", "Partitions that this process owns and serves.", func() int { return s.count(stateServing) }),
+		gauge("partitions_stopped", "Partitions that are given to this process and that another state owns.", func() int { return s.count(stateStopped) }),
 		gauge("outbox_full_partitions", "Partitions that wait for room in their outbox.", func() int { return len(s.room.paused()) }),
 	}
 }

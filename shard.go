@@ -105,6 +105,16 @@ func (s *Service) current() []*shard {
 	return out
 }
 
+// count returns how many partitions are in a state.
+func (s *Service) count(state string) (n int) {
+	for _, sh := range s.current() {
+		if is, _ := sh.now(); is == state {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *Service) shard(partition int32) *shard {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,6 +20,7 @@ func (s *Service) Status() web.Status {
 	st.EventsFolded = s.metrics.eventsN.Load()
 	st.Generated = s.metrics.generatedN.Load()
 	st.EventToImage = s.metrics.latencies.quantiles()
+	st.Partitions = s.partitions()
 	if s.follower != nil {
 		v := s.follower.version()
 		st.PriorVersion, st.PriorNumber, st.Step = v.Version, v.Number, v.Step
@@ -61,6 +62,26 @@ func (s *Service) lag() web.Lag {
 		l.Train = &train
 	}
 	return l
+}
+
+// partitions says of each partition in hand what becomes of it.
+func (s *Service) partitions() []web.Partition {
+	out := []web.Partition{}
+	for _, sh := range s.current() {
+		state, why := sh.now()
+		p := web.Partition{Partition: sh.id, State: state, Offset: s.progress.get(sh.id)}
+		if why != nil {
+			p.Why = why.Error()
+		}
+		if feedback, _, _ := sh.parts(); feedback != nil {
+			p.Epoch = sh.currentClaim().Epoch
+			if behind, known := s.foldLag(sh); known {
+				p.Lag = &behind
+			}
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // foldLag counts the records of a partition that are not folded; known is false

@@ -108,6 +108,8 @@ type Status struct {
 	Disk Disk `json:"disk"`
 	// Loss is the prior's smoothed training loss.
 	Loss *float64 `json:"loss"`
+	// Partitions are those in the hands of this process, by number.
+	Partitions []Partition `json:"partitions"`
 	// EventToImage is the recent time from a feedback event to the first published image that
 	// knows of it, in milliseconds.
 	EventToImage *Quantiles `json:"event_to_image_ms"`
@@ -122,6 +124,16 @@ type Disk struct {
 	Free    int64 `json:"free"`     // bytes, at the last look
 	MinFree int64 `json:"min_free"` // bytes below which the intake pauses; 0: never
 	Paused  bool  `json:"paused"`
+}
+
+// Partition is what this process does with one partition.
+type Partition struct {
+	Partition int32  `json:"partition"`
+	State     string `json:"state"`         // claiming, catching_up, serving or stopped
+	Epoch     uint64 `json:"epoch"`         // of the claim under which it is served; 0 without one
+	Offset    int64  `json:"offset"`        // of feedback, folded up to
+	Lag       *int64 `json:"lag"`           // feedback records not yet folded; nil until known
+	Why       string `json:"why,omitempty"` // of claiming and stopped
 }
 
 // Lag counts what is still to be done; nil where it does not apply. All reach 0 when input rests.
@@ -140,6 +152,9 @@ type Quantiles struct {
 // MarshalJSON writes null for an absent version and for numbers that JSON cannot hold.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
+	if s.Partitions == nil {
+		s.Partitions = []Partition{}
+	}
 	s.Loss, s.LikedShare, s.BaseRate = finite(s.Loss), finite(s.LikedShare), finite(s.BaseRate)
 	if q := s.EventToImage; q != nil && (finite(&q.P50) == nil || finite(&q.P99) == nil) {
 		s.EventToImage = nil
