@@ -41,6 +41,8 @@ type Config struct {
 	Peers map[string]Partitions `yaml:"peers"`
 	// Kafka is where the log is.
 	Kafka KafkaConfig `yaml:"kafka"`
+	// Registry is where the schemas of Avro and Protobuf records are; none by default.
+	Registry RegistryConfig `yaml:"registry"`
 	// State is where this process keeps its table and its checkpoints.
 	State StateConfig `yaml:"state"`
 	// Prior is the form of the model.
@@ -85,6 +87,20 @@ type SASLConfig struct {
 	Mechanism    string `yaml:"mechanism"` // "", plain, scram-sha-256, scram-sha-512; with one, the rest is required
 	Username     string `yaml:"username"`
 	PasswordFile string `yaml:"password_file"` // the first line of this file
+}
+
+// RegistryConfig names a schema registry with Confluent's HTTP interface. With
+// one, records of feedback, items and requests that begin with byte 0 are
+// framed Avro, Protobuf or JSON, and read by the schema that they name.
+type RegistryConfig struct {
+	URL string `yaml:"url"` // http:// or https://; empty (default): no registry, such records are dead letters
+	// Username and the first line of PasswordFile are sent as basic
+	// authentication; both or none.
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"password_file"`
+	// CAFile holds the certificates, in PEM, that an https:// registry is
+	// trusted by; empty: the system's.
+	CAFile string `yaml:"ca_file"`
 }
 
 // TopicConfig gives the topics' names; each default is its key.
@@ -319,6 +335,7 @@ func (c Config) Validate() error {
 	}
 	atLeast("kafka.replication", c.Kafka.Replication, 0)
 	errs = append(errs, c.Kafka.SASL.validate()...)
+	errs = append(errs, c.Registry.validate()...)
 	seen := map[string]string{}
 	for _, t := range c.Kafka.Topics.named() {
 		if t.name == "" {

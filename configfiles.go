@@ -16,6 +16,8 @@ func (c Config) CheckFiles() error {
 		_, err := firstLine("kafka.sasl.password_file", s.PasswordFile)
 		errs = append(errs, err)
 	}
+	_, err = c.newRegistry(nil)
+	errs = append(errs, err)
 	there := func(path, file string) {
 		if _, err := os.Stat(file); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", path, err))

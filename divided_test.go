@@ -209,7 +209,11 @@ func (f *flock) oracle() *table.Table {
 	f.t.Cleanup(func() { tb.Close() })
 	records := f.read("feedback")
 	for _, r := range records {
-		j := judge(consumer.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Timestamp, Key: r.Key, Value: r.Value}, f.config.Kafka.Partitions, new(schemas.Feedback))
+		record := consumer.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Timestamp, Key: r.Key, Value: r.Value}
+		j, err := judge(f.t.Context(), record, f.config.Kafka.Partitions, nil, new(schemas.Feedback))
+		if err != nil {
+			f.t.Fatal(err)
+		}
 		if _, err := tb.Fold(table.Batch{Topic: r.Topic, Partition: r.Partition, Next: r.Offset + 1, Records: []table.Record{j}, FreshAfter: time.Now()}); err != nil {
 			f.t.Fatal(err)
 		}

@@ -60,7 +60,7 @@ func stream(n int) (out []schemas.Feedback) {
 }
 
 // refold folds a stream, each record written by the writer that choose gives, in batches of the given size.
-func refold(t *testing.T, events []schemas.Feedback, batch int, choose func(i int) writer) (digest string, m *metrics) {
+func refold(t *testing.T, reg *registry, events []schemas.Feedback, batch int, choose func(i int) writer) (digest string, m *metrics) {
 	t.Helper()
 	c := DefaultConfig()
 	c.Kafka.Partitions, c.Prior.Dim, c.State.Dir = 2, testDim, t.TempDir()
@@ -72,6 +72,7 @@ func refold(t *testing.T, events []schemas.Feedback, batch int, choose func(i in
 	defer tab.Close()
 	m = newMetrics(prometheus.NewRegistry())
 	w := replayer(c, tab, m, log)
+	w.registry = reg
 	records := make([][]consumer.Record, c.Kafka.Partitions)
 	for i, f := range events {
 		text, err := f.Encode()
@@ -100,13 +101,18 @@ func refold(t *testing.T, events []schemas.Feedback, batch int, choose func(i in
 
 // TestEncodingsGiveTheSameFacts folds one stream in each encoding and in all of them mixed, so that an event comes again in another one.
 func TestEncodingsGiveTheSameFacts(t *testing.T) {
-	events, all := stream(600), writers(t)
-	want, plain := refold(t, events, 100, func(int) writer { return all[0] })
+	fake := newFakeRegistry(t)
+	reg, err := fake.config(DefaultConfig()).newRegistry(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, all := stream(600), append(writers(t), fake.writers()...)
+	want, plain := refold(t, reg, events, 100, func(int) writer { return all[0] })
 	if plain.duplicatesN.Load() == 0 || plain.deadN.Load() != 0 {
 		t.Fatalf("%d duplicates, %d dead letters", plain.duplicatesN.Load(), plain.deadN.Load())
 	}
 	same := func(name string, batch int, choose func(int) writer) {
-		digest, m := refold(t, events, batch, choose)
+		digest, m := refold(t, reg, events, batch, choose)
 		if digest != want || m.eventsN.Load() != plain.eventsN.Load() || m.duplicatesN.Load() != plain.duplicatesN.Load() || m.deadN.Load() != 0 {
 			t.Errorf("%s: digest %s, %d events, %d duplicates, %d dead letters; plain JSON gave %s, %d, %d", name, digest,
 				m.eventsN.Load(), m.duplicatesN.Load(), m.deadN.Load(), want, plain.eventsN.Load(), plain.duplicatesN.Load())
@@ -117,7 +123,7 @@ func TestEncodingsGiveTheSameFacts(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(7, 7))
 	same("mixed", 61, func(int) writer { return all[rng.IntN(len(all))] })
-	if digest, _ := refold(t, events[:len(events)-1], 100, func(int) writer { return all[0] }); digest == want {
+	if digest, _ := refold(t, reg, events[:len(events)-1], 100, func(int) writer { return all[0] }); digest == want {
 		t.Error("the digest does not tell a stream from a shorter one")
 	}
 }

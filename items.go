@@ -165,7 +165,10 @@ func (w *worker) listItems(partition int32, listed int64, ours bool) handler {
 		}
 		var items, dead []table.Listed
 		for _, r := range records {
-			l := w.judgeItem(r)
+			l, err := w.judgeItem(ctx, r)
+			if err != nil {
+				return err
+			}
 			l.Dead = again(r, l.Dead)
 			switch {
 			case l.Dead != nil:

@@ -15,6 +15,7 @@ import (
 type learner struct {
 	partitions int
 	rules      table.Rules
+	registry   *registry // nil without one
 	progress   *progress
 	trainer    *online.Trainer
 }
@@ -29,7 +30,11 @@ func (l *learner) feed(partition int32) handler {
 		for i, r := range records {
 			// A record that teaches nothing still moves the cursor.
 			examples[i] = online.Example{Partition: partition, Offset: r.Offset, At: r.Time}
-			if f := judge(r, l.partitions, new(schemas.Feedback)).Feedback; f != nil {
+			judged, err := judge(ctx, r, l.partitions, l.registry, new(schemas.Feedback))
+			if err != nil {
+				return err
+			}
+			if f := judged.Feedback; f != nil {
 				examples[i].UserID, examples[i].ItemID = f.UserID, f.ItemID
 				examples[i].Class, examples[i].EventHash = l.rules.Classes.Of(*f), schemas.EventHash(f.EventID)
 			}

@@ -20,7 +20,7 @@ func (s *Service) makeLoops(ctx context.Context) error {
 	s.worker = &worker{
 		topics: c.Kafka.Topics, generate: c.Generate, dim: c.Prior.Dim, partitions: c.Kafka.Partitions,
 		samples: s.generator != nil, decodes: s.decoder != nil,
-		table: s.table, progress: s.progress, generator: s.generator, room: s.room, door: s.door, metrics: s.metrics, log: s.log,
+		table: s.table, registry: s.registry, progress: s.progress, generator: s.generator, room: s.room, door: s.door, metrics: s.metrics, log: s.log,
 	}
 	if s.trainer == nil {
 		return nil
@@ -113,7 +113,7 @@ func (s *Service) trainLoop(ctx context.Context, p int32, cursor map[int32]int64
 			return nil, err
 		}
 	}
-	l := &learner{partitions: s.config.Kafka.Partitions, rules: s.config.rules(), progress: s.progress, trainer: s.trainer}
+	l := &learner{partitions: s.config.Kafka.Partitions, rules: s.config.rules(), registry: s.registry, progress: s.progress, trainer: s.trainer}
 	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: start, Handler: l.feed(p), Logger: s.log}, nil
 }
 

@@ -201,6 +201,10 @@ func (p *Promotion) align(ctx context.Context, pair *statePair, parts []Caught) 
 	promoted := replayer(c, pair.fresh, newMetrics(prometheus.NewRegistry()), p.Logger)
 	replaced := replayer(c, pair.old, newMetrics(prometheus.NewRegistry()), p.Logger)
 	replaced.generate, replaced.samples = c.Generate, c.has(RoleWorker)
+	if promoted.registry, err = c.newRegistry(p.Logger); err != nil {
+		return err
+	}
+	replaced.registry = promoted.registry
 	for _, part := range parts {
 		w := promoted
 		if part.State == "replaced" {

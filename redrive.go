@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,6 +89,9 @@ func (r *Redrive) Run(ctx context.Context) (RedriveResult, error) {
 	run := redriving{Redrive: r, res: RedriveResult{DryRun: r.DryRun}}
 	run.judge = &worker{topics: c.Kafka.Topics, dim: c.Prior.Dim, partitions: c.Kafka.Partitions, decodes: c.Decoder.Manifest != "none"}
 	var err error
+	if run.judge.registry, err = c.newRegistry(slog.New(slog.DiscardHandler)); err != nil {
+		return run.res, err
+	}
 	if run.before, err = r.remembered(); err != nil {
 		return run.res, err
 	}
@@ -123,7 +127,11 @@ func (r *redriving) letter(ctx context.Context, l DeadLetter) error {
 		r.leave(l, err.Error())
 		return nil
 	}
-	if dead := r.rejects(c); dead != nil && !r.Force {
+	dead, err := r.rejects(ctx, c)
+	if err != nil {
+		return err
+	}
+	if dead != nil && !r.Force {
 		r.leave(l, "would come back: "+dead.Error())
 		return nil
 	}
@@ -221,17 +229,20 @@ func sameIdentity(old, edited []byte) error {
 }
 
 // rejects judges a message as the service will.
-func (r *redriving) rejects(c copied) *schemas.Rejection {
+func (r *redriving) rejects(ctx context.Context, c copied) (*schemas.Rejection, error) {
 	record := consumer.Record{
 		Topic: c.letter.Topic, Partition: c.partition, Time: c.message.Time, Key: c.message.Key, Value: c.message.Value, Headers: c.message.Headers,
 	}
 	switch t := r.Config.Kafka.Topics; c.letter.Topic {
 	case t.Feedback:
-		return judge(record, r.Config.Kafka.Partitions, new(schemas.Feedback)).Dead
+		j, err := judge(ctx, record, r.Config.Kafka.Partitions, r.judge.registry, new(schemas.Feedback))
+		return j.Dead, err
 	case t.Requests:
-		return r.judge.judgeRequest(record).Dead
+		j, err := r.judge.judgeRequest(ctx, record)
+		return j.Dead, err
 	}
-	return r.judge.judgeItem(record).Dead
+	j, err := r.judge.judgeItem(ctx, record)
+	return j.Dead, err
 }
 
 func (r *redriving) leave(l DeadLetter, why string) {

@@ -127,6 +127,9 @@ func (r *Replay) Run(ctx context.Context) (res ReplayResult, err error) {
 	defer func() { err = errors.Join(err, t.Close()) }()
 	reg := prometheus.NewRegistry()
 	w := replayer(r.Config, t, newMetrics(reg), r.Logger)
+	if w.registry, err = r.Config.newRegistry(r.Logger); err != nil {
+		return res, err
+	}
 	if err := r.fold(ctx, w, record, plan.Left); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: the same call goes on from here", err)

@@ -77,6 +77,7 @@ type Service struct {
 
 	client    *consumer.Client
 	table     *table.Table
+	registry  *registry        // nil without one
 	decoder   *sampler.Decoder // nil without one
 	progress  *progress
 	generator *generator      // nil without the worker's role
@@ -237,6 +238,9 @@ func (s *Service) open(ctx context.Context) (err error) {
 		}
 	}
 	if s.client, err = c.NewClient(); err != nil {
+		return err
+	}
+	if s.registry, err = c.newRegistry(s.log); err != nil {
 		return err
 	}
 	pingCtx, cancel := context.WithTimeout(ctx, startTimeout)

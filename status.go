@@ -166,6 +166,9 @@ func (s *Service) Ready() []web.Reason {
 			caughtUp = false
 		}
 	}
+	for _, why := range s.registry.waiting() {
+		out = append(out, web.Reason{Code: "registry_unavailable", Message: why})
+	}
 	slices.SortFunc(out, func(a, b web.Reason) int { return strings.Compare(a.Message, b.Message) })
 	switch {
 	case !assigned:

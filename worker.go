@@ -25,6 +25,7 @@ type worker struct {
 	decodes    bool // a decoder is there: requests may ask for images
 
 	table     *table.Table
+	registry  *registry // nil without one
 	progress  *progress
 	generator *generator // nil when samples is false
 	room      *outboxRoom
@@ -36,8 +37,9 @@ type worker struct {
 // judge turns a record of the feedback topic into what the table folds: a
 // feedback, a forget mark, or a dead letter with the reason. The trainer reads
 // the same log through the same judge. f takes the feedback, so that a batch
-// needs one allocation for all of its own.
-func judge(r consumer.Record, partitions int, f *schemas.Feedback) table.Record {
+// needs one allocation for all of its own. An error is ctx's, see
+// [registry.content].
+func judge(ctx context.Context, r consumer.Record, partitions int, reg *registry, f *schemas.Feedback) (table.Record, error) {
 	out := table.Record{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers, Fingerprint: r.Fingerprint()}
 	out.Dead = misplaced(r, partitions)
 	switch {
@@ -45,17 +47,26 @@ func judge(r consumer.Record, partitions int, f *schemas.Feedback) table.Record 
 	case r.Value == nil:
 		out.Forget = true
 	default:
-		content, err := schemas.Open(r.Headers, r.Value)
+		content, err := reg.content(ctx, r)
 		if err == nil {
 			*f, err = content.Feedback(r.Key, r.Time)
 		}
-		if err != nil {
-			out.Dead = rejection(err)
-		} else {
+		if out.Dead, err = rejected(err); err != nil {
+			return out, err
+		}
+		if out.Dead == nil {
 			out.Feedback = f
 		}
 	}
-	return out
+	return out, nil
+}
+
+// rejected parts what is wrong with a record from the end of a context.
+func rejected(err error) (*schemas.Rejection, error) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil, err
+	}
+	return rejection(err), nil
 }
 
 // rejection returns the reason within a decoder's error; decoders give no other.
@@ -90,20 +101,24 @@ func (w *worker) foldFeedback(partition int32) handler {
 		}
 		b := table.Batch{
 			Topic: w.topics.Feedback, Partition: partition, Next: next,
-			FreshAfter: time.Now().Add(-w.generate.MaxAge), Records: make([]table.Record, 0, len(records)),
+			Records: make([]table.Record, 0, len(records)),
 		}
 		if w.samples {
 			b.IntentCount = w.generate.Count
 		}
 		feedback := make([]schemas.Feedback, len(records))
 		for i, r := range records {
-			j := judge(r, w.partitions, &feedback[i])
+			j, err := judge(ctx, r, w.partitions, w.registry, &feedback[i])
+			if err != nil {
+				return err
+			}
 			j.Dead = again(r, j.Dead)
 			if j.Dead != nil && !w.samples {
 				continue // the worker of this partition sends the dead letter
 			}
 			b.Records = append(b.Records, j)
 		}
+		b.FreshAfter = time.Now().Add(-w.generate.MaxAge) // now: the schema registry may have been waited for
 		folded, err := w.table.Fold(b)
 		if err != nil {
 			return fmt.Errorf("folding %s[%d] up to %d: %w", w.topics.Feedback, partition, next, err)
@@ -126,7 +141,10 @@ func (w *worker) acceptRequests(partition int32) handler {
 		}
 		asked := make([]table.Asked, len(records))
 		for i, r := range records {
-			asked[i] = w.judgeRequest(r)
+			var err error
+			if asked[i], err = w.judgeRequest(ctx, r); err != nil {
+				return err
+			}
 			asked[i].Dead = again(r, asked[i].Dead)
 			w.metrics.dead(asked[i].Dead)
 		}
@@ -139,24 +157,23 @@ func (w *worker) acceptRequests(partition int32) handler {
 	}
 }
 
-func (w *worker) judgeRequest(r consumer.Record) table.Asked {
+func (w *worker) judgeRequest(ctx context.Context, r consumer.Record) (table.Asked, error) {
 	a := table.Asked{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
 	if a.Dead = misplaced(r, w.partitions); a.Dead != nil {
-		return a
+		return a, nil
 	}
 	var req schemas.Request
-	content, err := schemas.Open(r.Headers, r.Value)
+	content, err := w.registry.content(ctx, r)
 	if err == nil {
 		req, err = content.Request(r.Key)
 	}
-	if err != nil {
-		a.Dead = rejection(err)
-		return a
+	if a.Dead, err = rejected(err); err != nil || a.Dead != nil {
+		return a, err
 	}
 	if a.Dead = checkRequest(req, r.Partition, w.decodes); a.Dead == nil {
 		a.Request = &req
 	}
-	return a
+	return a, nil
 }
 
 // checkRequest rejects what this service cannot do for a well-formed request
@@ -174,27 +191,26 @@ func checkRequest(req schemas.Request, partition int32, decodes bool) *schemas.R
 	return nil
 }
 
-func (w *worker) judgeItem(r consumer.Record) table.Listed {
+func (w *worker) judgeItem(ctx context.Context, r consumer.Record) (table.Listed, error) {
 	l := table.Listed{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
 	if len(r.Key) == 0 {
 		l.Dead = &schemas.Rejection{Reason: schemas.ReasonEmptyKey, Message: "the record has no key: set it to the item_id"}
-		return l
+		return l, nil
 	}
 	if len(r.Value) == 0 {
 		l.Delete = true
-		return l
+		return l, nil
 	}
 	var item schemas.Item
-	content, err := schemas.Open(r.Headers, r.Value)
+	content, err := w.registry.content(ctx, r)
 	if err == nil {
 		item, err = content.Item(r.Key, w.dim)
 	}
-	if err != nil {
-		l.Dead = rejection(err)
-		return l
+	if l.Dead, err = rejected(err); err != nil || l.Dead != nil {
+		return l, err
 	}
 	l.Item = &item
-	return l
+	return l, nil
 }
 
 // handler adapts a function to [consumer.Handler].

@@ -40,7 +40,7 @@ func (e event) open(data []byte) (Content, error) {
 	if string(e.version) != cloudEvents {
 		return Content{}, reject(ReasonBadCloudEvent, "specversion is %.64q, want %q", e.version, cloudEvents)
 	}
-	if !isJSON(e.contentType) {
+	if !isJSON(e.contentType) && !framed(data) { // what is framed says itself what it is
 		return Content{}, reject(ReasonBadCloudEvent, "data of type %.64q is not JSON", e.contentType)
 	}
 	if strings.ContainsRune(string(e.source), ' ') {

@@ -19,8 +19,18 @@ type Content struct {
 //   - a header ce_specversion makes it one in binary mode, its value the data;
 //   - anything else is the data itself.
 //
-// A null value has another meaning in these topics and is the caller's to see. Errors are *[Rejection].
-func Open(headers []Header, value []byte) (Content, error) {
+// Data that begins with byte 0 is framed for a schema registry and read by its schema, where lookup is not nil; all else is JSON.
+// A null value has another meaning in these topics and is the caller's to see. Errors are *[Rejection], or lookup's own.
+func Open(headers []Header, value []byte, lookup Lookup) (Content, error) {
+	c, err := unwrap(headers, value)
+	if err == nil && framed(c.json) {
+		c.json, err = unframe(c.json, lookup)
+	}
+	return c, err
+}
+
+// unwrap takes the data out of its envelope.
+func unwrap(headers []Header, value []byte) (Content, error) {
 	if len(headers) == 0 {
 		return Content{json: value}, nil
 	}

@@ -268,7 +268,8 @@ func TestDecodersAndSchemasAgree(t *testing.T) {
 	}
 	for _, r := range Reasons() {
 		switch r {
-		case ReasonWrongPartition, ReasonNoDecoder, ReasonRedriven, ReasonBadCloudEvent, ReasonEmptyKey, ReasonKeyMismatch, ReasonTooLarge:
+		case ReasonWrongPartition, ReasonNoDecoder, ReasonRedriven, ReasonBadCloudEvent, ReasonUnknownSchema, ReasonBadSchema,
+			ReasonBadEncoding, ReasonEmptyKey, ReasonKeyMismatch, ReasonTooLarge:
 			continue // not of a value, or tested below
 		}
 		if !covered[r] {

@@ -9,5 +9,10 @@
 // A record on items, feedback or requests may also come as a CloudEvent, see [Open]. What its data says counts before what the envelope
 // says, and of the envelope only what is needed is checked, so that no good event is lost for an attribute that nobody reads.
 //
+// Where the caller has a schema registry, values framed for one are Avro, Protobuf or JSON of the schema that they name, see [Lookup].
+// Fields are found by their names. They are written down as the JSON text of the same record, which the one set of rules then judges. Of
+// Protobuf, a field without presence that holds its default counts as absent, except within a message. Of Avro, timestamp-millis and
+// timestamp-micros are moments.
+//
 // The package imports nothing else of the module.
 package schemas

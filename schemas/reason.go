@@ -47,6 +47,12 @@ const (
 	// ReasonBadCloudEvent: the envelope of a CloudEvent cannot be read: another specversion than 1.0, no data or twice, data that is
 	// not JSON, or a structured mode other than application/cloudevents+json.
 	ReasonBadCloudEvent Reason = "bad_cloudevent"
+	// ReasonUnknownSchema: the registry knows no schema by the id within the value. Register it, where the service looks.
+	ReasonUnknownSchema Reason = "unknown_schema"
+	// ReasonBadSchema: the registered schema cannot be used: it does not compile, or is no record. Register a better one.
+	ReasonBadSchema Reason = "bad_schema"
+	// ReasonBadEncoding: the bytes are not Avro or Protobuf of the schema that they name.
+	ReasonBadEncoding Reason = "bad_encoding"
 	// ReasonRedriven: the record has been redriven from the dead letters again and again and is refused still; the message
 	// has the reason. Mend its producer, or edit it before it is redriven.
 	ReasonRedriven Reason = "redriven"
@@ -58,7 +64,7 @@ func Reasons() []Reason {
 		ReasonBadJSON, ReasonBadType, ReasonMissingField, ReasonEmptyKey, ReasonKeyMismatch, ReasonWrongPartition,
 		ReasonBadID, ReasonUnknownKind, ReasonBadValue, ReasonBadTime, ReasonTooLarge, ReasonBadEmbedding,
 		ReasonBadCount, ReasonBadRating, ReasonBadGuidance, ReasonBadSeed, ReasonBadAfter, ReasonNoDecoder,
-		ReasonBadCloudEvent, ReasonRedriven,
+		ReasonBadCloudEvent, ReasonUnknownSchema, ReasonBadSchema, ReasonBadEncoding, ReasonRedriven,
 	}
 }
 

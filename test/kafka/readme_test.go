@@ -22,8 +22,8 @@ func TestExamplesOfTheReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := shellBlocks(t)
-	if len(blocks) != 3 {
-		t.Fatalf("the README has %d shell examples, this test knows 3", len(blocks))
+	if len(blocks) != 4 {
+		t.Fatalf("the README has %d shell examples, this test knows 4", len(blocks))
 	}
 	broker, listen := freeAddress(t), freeAddress(t)
 	demo, err := process.Start(filepath.Join(t.TempDir(), "demo.log"), binary, "demo", "--broker", broker, "--listen", listen)
@@ -45,6 +45,7 @@ func TestExamplesOfTheReadme(t *testing.T) {
 		return string(out)
 	}
 	run(blocks[0])
+	run(blocks[1])
 	err = process.Until(ctx, "the first image for ada is published", func() (bool, error) {
 		body, err := demo.Answers(ctx, "http://"+listen+"/v1/users/ada/generated?limit=1")
 		return strings.Contains(string(body), `"prior_version"`), err
@@ -52,10 +53,10 @@ func TestExamplesOfTheReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := run(blocks[1]); !strings.HasPrefix(got, `ada {"id":"`) {
+	if got := run(blocks[2]); !strings.HasPrefix(got, `ada {"id":"`) {
 		t.Errorf("kcat printed %q", got)
 	}
-	got := run(blocks[2])
+	got := run(blocks[3])
 	for _, want := range []string{`"status":"accepted"`, `{"items":[{"id":"`, `"user_id":"ada"`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("curl printed no %s: %q", want, got)
