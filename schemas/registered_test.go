@@ -150,6 +150,7 @@ func TestRegistered(t *testing.T) {
 	book := book{
 		1: must(Compile(Definition{Text: avroOwn})),
 		2: must(Compile(Definition{Text: `{"type":"record","name":"Z","fields":[{"name":"value","type":{"type":"array","items":"null"}}]}`})),
+		6: must(Compile(Definition{Text: `{"type":"record","name":"Z","fields":[{"name":"junk","type":{"type":"array","items":"null"}}]}`})),
 		3: must(Compile(Definition{Text: `{"type":"record","name":"R","fields":[{"name":"attributes","type":["null","R"]}]}`})),
 		4: must(Compile(Definition{Text: `["Base"]`, References: []Reference{{"Base", `{"type":"record","name":"Base","fields":[{"name":"user_id","type":"string"}]}`}}})),
 		5: must(Compile(Definition{Type: TypeProtobuf, Text: `syntax="proto3"; import "base.proto"; message A {} message B { message C { Base kind = 1; google.protobuf.DoubleValue value = 2; string user_id = 3; } } import "google/protobuf/wrappers.proto";`,
@@ -171,6 +172,7 @@ func TestRegistered(t *testing.T) {
 		{"unknown id", Frame(77, record()), "! unknown_schema"},
 		{"too large", Frame(1, make([]byte, MaxValue)), "! too_large"},
 		{"an array of a billion nulls", Frame(2, []byte{0x80, 0xa8, 0xd6, 0xb9, 0x07, 0}), "! too_large"},
+		{"a billion nulls in a field that is passed over", Frame(6, []byte{0x80, 0xa8, 0xd6, 0xb9, 0x07, 0}), "! bad_encoding"},
 		{"a count below all counts", Frame(2, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0}), "! bad_encoding"},
 		{"a tower of records", Frame(3, bytes.Repeat([]byte{2}, 1<<19)), "! bad_encoding"},
 		{"a union of one that is referred to", Frame(4, []byte{0, 4, 'u', '1'}), `{"user_id":"u1"}`},
