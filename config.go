@@ -215,6 +215,10 @@ type LimitsConfig struct {
 	// checkpoints are refused below 1.5 times. 0 guards nothing; the default is
 	// what the state's logs can grow by before they are compacted.
 	MinFree int64 `yaml:"min_free"`
+	// FoldRate bounds the feedback records that this process folds, all its
+	// partitions together: what comes faster waits in the log and is told as lag.
+	// 0 (default) folds as fast as it can. Replays are not bounded.
+	FoldRate Rate `yaml:"fold_rate"`
 }
 
 // ONNXRuntimeConfig finds the native library; an empty Library means
@@ -354,6 +358,10 @@ func (c Config) Validate() error {
 	}
 	if n := c.Limits.MinFree; n < 0 || n > 1<<40 {
 		bad("limits.min_free", "%d is outside 0..%d MiB", n, int64(1)<<40)
+	}
+	if r := c.Limits.FoldRate; r < 0 || r > 0 && r < 1 || r > 1e9 {
+		text, _ := r.MarshalText() // has no error
+		bad("limits.fold_rate", "%s is outside 1/s..1000000000/s, and 0 is no bound", text)
 	}
 	atLeast("prior.dim", c.Prior.Dim, 1)
 	if p := c.priorConfig(); p.HasUserTable() {

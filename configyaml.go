@@ -124,6 +124,8 @@ func typeName(t reflect.Type) string {
 		return "a list of " + strings.TrimPrefix(typeName(t.Elem()), "a ") + "s"
 	case t.Kind() == reflect.Array:
 		return fmt.Sprintf("a list of %d %ss", t.Len(), strings.TrimPrefix(typeName(t.Elem()), "a "))
+	case t == reflect.TypeFor[Rate]():
+		return "a rate such as 2000/s"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.String:

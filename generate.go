@@ -25,6 +25,11 @@ const (
 	// chunkImages bounds what one intent takes of a batch, so that a request of
 	// a thousand images does not hold back everybody else's.
 	chunkImages = 16
+	// maxBegun bounds the requests that are made in chunks at the same time: the
+	// images of those lie in memory until all are there.
+	maxBegun = 16
+	// crowdedLook is how often a large request looks whether it may begin.
+	crowdedLook = 100 * time.Millisecond
 	// afterTimeout is how long a request may wait for the feedback it names.
 	afterTimeout = 30 * time.Second
 	// retryAfter is the pause after a batch that failed.
@@ -52,8 +57,10 @@ type generator struct {
 	wake     chan struct{}               // capacity 1: a wake-up is enough however many offers came
 
 	mu     sync.Mutex
-	queue  intentHeap           // guarded by mu; the intents that wait, no others
-	byID   map[intentID]*queued // guarded by mu; the same
+	asked  intentHeap           // guarded by mu; the requests that wait, no others
+	queue  intentHeap           // guarded by mu; the intents of feedback that wait, no others
+	byID   map[intentID]*queued // guarded by mu; all that wait
+	begun  int                  // guarded by mu; those that wait between two chunks
 	opened map[int32]bool       // guarded by mu; the partitions whose intents are taken
 	next   *loadedPrior         // guarded by mu; replaces current before the next batch
 
@@ -184,7 +191,18 @@ func (g *generator) offer(partition int32, intents []table.Intent, superseded []
 // push makes q wait; g.mu is held.
 func (g *generator) push(q *queued) {
 	g.byID[q.id()] = q
-	heap.Push(&g.queue, q)
+	if len(q.made) > 0 {
+		g.begun++
+	}
+	heap.Push(g.heapOf(q), q)
+}
+
+// heapOf is where an intent waits: what was asked for goes first.
+func (g *generator) heapOf(q *queued) *intentHeap {
+	if q.Trigger == schemas.TriggerFeedback {
+		return &g.queue
+	}
+	return &g.asked
 }
 
 // remove ends the waiting of an intent; nil where it does not wait. g.mu is held.
@@ -194,7 +212,10 @@ func (g *generator) remove(id intentID) *queued {
 		return nil
 	}
 	delete(g.byID, id)
-	heap.Remove(&g.queue, q.at)
+	if len(q.made) > 0 {
+		g.begun--
+	}
+	heap.Remove(g.heapOf(q), q.at)
 	return q
 }
 
@@ -294,31 +315,54 @@ type chunk struct {
 func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	images := 0
+	images, begun := 0, g.begun
 	until = 50 * time.Millisecond // stale vectors are looked for at this pace
-	for len(g.queue) > 0 && images < batchImages {
-		q := g.queue[0]
-		if wait := q.due.Sub(now); wait > 0 {
-			until = min(until, wait)
-			break
+	for _, h := range []*intentHeap{&g.asked, &g.queue} {
+		for len(*h) > 0 && images < batchImages {
+			q := (*h)[0]
+			if wait := q.due.Sub(now); wait > 0 {
+				until = min(until, wait)
+				break
+			}
+			large := q.Count > chunkImages && len(q.made) == 0
+			if wait := g.held(q, large && begun >= maxBegun, now); wait > 0 {
+				q.due = now.Add(wait)
+				heap.Fix(h, 0)
+				continue
+			}
+			n := min(q.Count-len(q.made), chunkImages)
+			if n > batchImages-images {
+				if q.Count <= chunkImages {
+					return batch, until // it is made at once, next: parts of it would lie in memory
+				}
+				n = batchImages - images
+			}
+			if large {
+				begun++
+			}
+			g.remove(q.id())
+			g.table.Begin(q.Partition, []uint64{q.Seq})
+			batch = append(batch, chunk{q, len(q.made), n})
+			images += n
 		}
-		if a := q.After; a != nil && g.progress.get(a.Partition) <= a.Offset && now.Sub(q.since) < afterTimeout {
-			q.due = now.Add(5 * time.Millisecond)
-			heap.Fix(&g.queue, 0)
-			continue
-		}
-		if g.outbox != nil && !g.outbox.there(q.Partition) {
-			q.due = now.Add(outboxLook)
-			heap.Fix(&g.queue, 0)
-			continue
-		}
-		g.remove(q.id())
-		g.table.Begin(q.Partition, []uint64{q.Seq})
-		c := chunk{q, len(q.made), min(q.Count-len(q.made), chunkImages, batchImages-images)}
-		batch = append(batch, c)
-		images += c.n
 	}
 	return batch, until
+}
+
+// held is how long something that is due has to wait before it is looked at
+// again, 0 when it may be made now: for the feedback that it names, for room in
+// the outbox, or, if crowded, for the end of a large one.
+func (g *generator) held(q *queued, crowded bool, now time.Time) time.Duration {
+	a := q.After
+	switch {
+	case a != nil && g.progress.get(a.Partition) <= a.Offset && now.Sub(q.since) < afterTimeout:
+		return 5 * time.Millisecond
+	case g.outbox != nil && !g.outbox.there(q.Partition):
+		return outboxLook
+	case crowded:
+		return crowdedLook
+	}
+	return 0
 }
 
 // subject is a user as a batch sees them.
@@ -597,8 +641,8 @@ func (g *generator) idle(users []string) []string {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	waiting := make(map[string]bool, len(g.queue))
-	for _, q := range g.queue {
+	waiting := make(map[string]bool, len(g.byID))
+	for _, q := range g.byID {
 		waiting[q.UserID] = true
 	}
 	return slices.DeleteFunc(users, func(u string) bool { return waiting[u] })

@@ -20,7 +20,9 @@ func (s *Service) makeLoops(ctx context.Context) error {
 	s.worker = &worker{
 		topics: c.Kafka.Topics, generate: c.Generate, dim: c.Prior.Dim, partitions: c.Kafka.Partitions,
 		samples: s.generator != nil, decodes: s.decoder != nil,
-		table: s.table, registry: s.registry, progress: s.progress, generator: s.generator, room: s.room, door: s.door, metrics: s.metrics, log: s.log,
+		table: s.table, registry: s.registry, progress: s.progress, generator: s.generator, room: s.room,
+		pace: newPace(c.Limits.FoldRate), overload: s.overload,
+		door: s.door, metrics: s.metrics, log: s.log,
 	}
 	if s.trainer == nil {
 		return nil

@@ -46,7 +46,8 @@ type Options struct {
 	Version     string
 	outboxLimit int // in tests; 0 means the constant
 	// Free returns the bytes free where a directory is; nil asks the system.
-	Free func(dir string) (int64, error)
+	Free        func(dir string) (int64, error)
+	intentLimit int // in tests; 0 means the constant
 	// World tells the gallery the truth about simulated people; nil in a real service.
 	World Truth
 	// OnPublished is called with what the broker acknowledged, in order within
@@ -88,6 +89,7 @@ type Service struct {
 	room      *outboxRoom
 	sending   sending
 	guard     *guard
+	overload  *overload
 	worker    *worker
 	items     *catalogueReader
 	train     []*consumer.Partition // the trainer's loops, by partition; none without its role
@@ -278,6 +280,8 @@ func (s *Service) compose() error {
 		s.room.limit, s.room.resume = n, n/2
 	}
 	s.options.Registry.MustRegister(s.sendingCollectors()...)
+	s.overload = s.newOverload()
+	s.options.Registry.MustRegister(s.overloadCollectors()...)
 	if c.has(RoleWorker) {
 		s.generator = newGenerator(c, s.table, s.progress, s.decoder, s.metrics, s.log)
 		s.generator.outbox = s.room

@@ -229,6 +229,7 @@ func (s *Service) begin(sh *shard, let context.CancelCauseFunc) error {
 	if err != nil {
 		return err
 	}
+	feedback.MaxBatch = s.worker.pace.batch()
 	if feedback.Start > 0 {
 		s.progress.set(sh.id, feedback.Start)
 	}

@@ -21,6 +21,7 @@ func (s *Service) Status() web.Status {
 	st.Generated = s.metrics.generatedN.Load()
 	st.EventToImage = s.metrics.latencies.quantiles()
 	st.Partitions = s.partitions()
+	st.Overload = s.overloaded()
 	if s.follower != nil {
 		v := s.follower.version()
 		st.PriorVersion, st.PriorNumber, st.Step = v.Version, v.Number, v.Step

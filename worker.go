@@ -29,6 +29,8 @@ type worker struct {
 	progress  *progress
 	generator *generator // nil when samples is false
 	room      *outboxRoom
+	pace      *pace
+	overload  *overload
 	door      *door
 	metrics   *metrics
 	log       *slog.Logger
@@ -99,11 +101,15 @@ func (w *worker) foldFeedback(partition int32) handler {
 		if err := w.room.wait(ctx, partition); err != nil {
 			return err
 		}
+		if err := w.pace.wait(ctx, len(records)); err != nil {
+			return err
+		}
 		b := table.Batch{
 			Topic: w.topics.Feedback, Partition: partition, Next: next,
 			Records: make([]table.Record, 0, len(records)),
 		}
-		if w.samples {
+		shed := w.overload.sheds()
+		if w.samples && !shed {
 			b.IntentCount = w.generate.Count
 		}
 		feedback := make([]schemas.Feedback, len(records))
@@ -124,6 +130,7 @@ func (w *worker) foldFeedback(partition int32) handler {
 			return fmt.Errorf("folding %s[%d] up to %d: %w", w.topics.Feedback, partition, next, err)
 		}
 		w.metrics.folded(folded, records, time.Now())
+		w.overload.count(folded, shed && w.generate.Count > 0)
 		w.progress.set(partition, folded.Next)
 		w.door.folded(b.Records)
 		if w.generator != nil {
@@ -137,6 +144,9 @@ func (w *worker) foldFeedback(partition int32) handler {
 func (w *worker) acceptRequests(partition int32) handler {
 	return func(ctx context.Context, records []consumer.Record, next int64) error {
 		if err := w.room.wait(ctx, partition); err != nil {
+			return err
+		}
+		if err := w.overload.wait(ctx); err != nil {
 			return err
 		}
 		asked := make([]table.Asked, len(records))

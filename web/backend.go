@@ -106,6 +106,8 @@ type Status struct {
 	ErasePending int `json:"erase_pending"`
 	// Disk is the room below the state.
 	Disk Disk `json:"disk"`
+	// Overload is what is shed now, and what was since the process started.
+	Overload Overload `json:"overload"`
 	// Loss is the prior's smoothed training loss.
 	Loss *float64 `json:"loss"`
 	// Partitions are those in the hands of this process, by number.
@@ -136,6 +138,18 @@ type Partition struct {
 	Why       string `json:"why,omitempty"` // of claiming and stopped
 }
 
+// Overload is what a service sheds that cannot keep up, in this order: training steps, images that nobody asked for, requests.
+// Counts are since the process started.
+type Overload struct {
+	StepsSkipped       int64  `json:"steps_skipped"`       // training steps not taken
+	IntentsSuperseded  uint64 `json:"intents_superseded"`  // images that newer feedback of the same user took the place of
+	FeedbackUnanswered uint64 `json:"feedback_unanswered"` // events folded while UnaskedShed
+	UnaskedShed        bool   `json:"unasked_shed"`        // feedback makes no images now
+	RequestsPaused     bool   `json:"requests_paused"`     // requests wait in their topic now
+	// OutboxFull are the partitions that wait until what they have made is sent.
+	OutboxFull []int32 `json:"outbox_full"`
+}
+
 // Lag counts what is still to be done; nil where it does not apply. All reach 0 when input rests.
 type Lag struct {
 	Fold    *int64 `json:"fold"`    // feedback records not yet folded; nil until assigned
@@ -149,7 +163,7 @@ type Quantiles struct {
 	P99 float64 `json:"p99"`
 }
 
-// MarshalJSON writes null for an absent version and for numbers that JSON cannot hold.
+// MarshalJSON writes null for an absent version and for numbers that JSON cannot hold, [] for an empty list.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
 	if s.Partitions == nil {
@@ -158,6 +172,9 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	s.Loss, s.LikedShare, s.BaseRate = finite(s.Loss), finite(s.LikedShare), finite(s.BaseRate)
 	if q := s.EventToImage; q != nil && (finite(&q.P50) == nil || finite(&q.P99) == nil) {
 		s.EventToImage = nil
+	}
+	if s.Overload.OutboxFull == nil {
+		s.Overload.OutboxFull = []int32{}
 	}
 	return json.Marshal(struct {
 		plain
