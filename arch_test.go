@@ -32,14 +32,15 @@ var tiers = map[string]int{
 	"eval/shapes": 2,
 	".":           3,
 
-	"cmd/rebeca":   4,
-	"bench/demo":   4,
-	"bench/fold":   4,
-	"bench/prior":  4,
-	"test/browser": 4,
-	"test/chaos":   4,
-	"test/disk":    4,
-	"test/kafka":   4,
+	"cmd/rebeca":    4,
+	"bench/demo":    4,
+	"bench/fold":    4,
+	"bench/prior":   4,
+	"test/browser":  4,
+	"test/chaos":    4,
+	"test/disk":     4,
+	"test/kafka":    4,
+	"test/overload": 4,
 
 	"tools/shapes-render": 4,
 }
