@@ -24,6 +24,7 @@ type fetched struct {
 	seen      bool     // batches came, even if nothing of them was new
 	end       int64    // high watermark
 	stable    int64    // reads stop here: the first offset of an open transaction, else the end
+	memory    int      // bytes that decoding it took, about
 	throttled bool     // the broker held the answer back and may have left out records
 }
 
@@ -89,6 +90,7 @@ type batchReader struct {
 
 func (b *batchReader) read(batch protocol.RecordReader) error {
 	b.seen = true
+	b.memory += pageBytes
 	skip := false
 	switch batch := batch.(type) {
 	case *protocol.ControlBatch:
@@ -149,9 +151,11 @@ func (b *batchReader) readMarkers(batch *protocol.ControlBatch) error {
 // take keeps a record unless it was seen before or is not to be seen at all.
 func (b *batchReader) take(r *protocol.Record, skip bool) error {
 	b.passed(r.Offset)
+	b.memory += recordBytes
 	if skip || r.Offset < b.from {
 		for _, bytes := range []protocol.Bytes{r.Key, r.Value} {
 			if bytes != nil {
+				b.memory += bytes.Len()
 				_ = bytes.Close()
 			}
 		}
@@ -185,6 +189,7 @@ func (b *batchReader) copy(bytes protocol.Bytes) ([]byte, error) {
 		return nil, nil
 	}
 	out := b.arena.take(bytes.Len())
+	b.memory += 2 * len(out) // in the library's pages, and here
 	_, err := io.ReadFull(bytes, out)
 	return out, errors.Join(err, bytes.Close())
 }

@@ -195,9 +195,10 @@ func (p *Partition) retreat(ctx context.Context, err error, wait time.Duration) 
 
 func (p *Partition) fetchLoop(ctx context.Context, offset int64, ahead chan<- batch) error {
 	wait, empty, expect := backoffMin, 0, 0
+	appetite := newAppetite(p.MaxBytes)
 	for {
 		asked := time.Now()
-		f, err := p.Client.fetch(ctx, p.Topic, p.ID, offset, p.MaxBytes, p.MaxWait, expect)
+		f, err := p.Client.fetch(ctx, p.Topic, p.ID, offset, appetite.ask, p.MaxWait, expect)
 		switch {
 		case errors.Is(err, kafka.OffsetOutOfRange):
 			// The bounds say whether it is a gap; a broker that lags behind itself is asked again.
@@ -219,6 +220,7 @@ func (p *Partition) fetchLoop(ctx context.Context, offset int64, ahead chan<- ba
 		wait = backoffMin
 		p.heard(nil)
 		p.setEnd(f.end)
+		appetite.ate(f.memory, f.next < f.stable)
 		next := f.next
 		if next == offset && offset < f.stable {
 			if next, empty = p.pastNothing(f, offset, empty); next == offset {
