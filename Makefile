@@ -9,7 +9,7 @@ DURATION ?= 60s
 # How long each decoder is fuzzed.
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test test-kafka test-browser test-compose test-parity chaos fuzz check fmt vet bench-demo bench-prior bench-fold onnxruntime clean
+.PHONY: help build demo test test-kafka test-browser test-compose test-parity chaos overload fuzz check fmt vet bench-demo bench-prior bench-fold onnxruntime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ SEED  ?=
 CHAOS ?= bench/results/chaos.json
 chaos: build ## kill service and broker at random, hold all that is there against the log, and add the sums to CHAOS
 	$(GO) run ./test/chaos $(if $(KILLS),-kills $(KILLS),-duration $(DURATION)) $(if $(SEED),-seed $(SEED)) -out $(CHAOS)
+
+OVERLOAD_DURATION ?= 10m
+overload: build ## send a service ten times what it may fold for OVERLOAD_DURATION, and write figures and memory to bench/results/overload.*
+	$(GO) run ./test/overload -duration $(OVERLOAD_DURATION) -out bench/results/overload.json
 
 test-compose: ## hold docker-compose.yml against the Compose Specification, without Docker
 	cd tools/compose && $(GO) run . ../../docker-compose.yml
