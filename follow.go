@@ -125,6 +125,10 @@ func loadPrior(v schemas.PriorVersion, dir string, want prior.Config, o ort.Opti
 	if err != nil {
 		return nil, fmt.Errorf("%w: version %s: %w", ErrPriorMissing, v.Version, err)
 	}
+	if state.Config.HasUserTable() {
+		return nil, fmt.Errorf("%w: version %s is of kind %s, which reads no windows (start anew with `rebeca prior reset`)",
+			ErrPriorKind, v.Version, state.Config.Kind)
+	}
 	if state.Config.Dim != want.Dim {
 		return nil, fmt.Errorf("%w: version %s is for %d dimensions, prior.dim is %d (start anew with `rebeca prior reset`)",
 			ErrPriorDim, v.Version, state.Config.Dim, want.Dim)
@@ -132,10 +136,6 @@ func loadPrior(v schemas.PriorVersion, dir string, want prior.Config, o ort.Opti
 	if state.Config.MaxTokens < want.MaxTokens {
 		return nil, fmt.Errorf("%w: version %s reads windows of %d entries, the configured window has %d (start anew with `rebeca prior reset`)",
 			ErrPriorDim, v.Version, state.Config.MaxTokens, want.MaxTokens)
-	}
-	if state.Config.HasUserTable() {
-		return nil, fmt.Errorf("%w: version %s is of kind %s, which reads no windows (start anew with `rebeca prior reset`)",
-			ErrPriorKind, v.Version, state.Config.Kind)
 	}
 	model, err := prior.NewModel(state, o)
 	if err != nil {

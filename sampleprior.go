@@ -73,10 +73,13 @@ func SamplePrior(ctx context.Context, c Config, p PriorSample) ([]Sampled, error
 		return nil, fmt.Errorf("%s: %w", p.Checkpoint, err)
 	}
 	out, err := decoded(d, jobs, embeddings)
+	if err != nil {
+		return nil, fmt.Errorf("decoding samples of %s: %w", p.Checkpoint, err)
+	}
 	for i := range out {
 		out[i].PriorVersion = filepath.Base(p.Checkpoint)
 	}
-	return out, err
+	return out, nil
 }
 
 func (p PriorSample) guidance(prior prior.Config, c Config) float64 {

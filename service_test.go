@@ -621,7 +621,7 @@ func TestMissingPrior(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tabled := prior.Config{Kind: "reference", Dim: 8, Hidden: 8, Blocks: 1, Heads: 2, Tokens: 2, Users: 3, MaxTokens: 99, Contexts: 1, Targets: 1, Timesteps: 10}
+	tabled := prior.Config{Kind: "reference", Dim: 8, Hidden: 8, Blocks: 1, Heads: 2, Tokens: 2, Users: 3, MaxTokens: 1, Contexts: 1, Targets: 1, Timesteps: 10}
 	if st, err = prior.NewState(tabled, prior.Stats{Mean: make([]float32, 8), Scale: []float32{1, 1, 1, 1, 1, 1, 1, 1}}, 1); err != nil {
 		t.Fatal(err)
 	}

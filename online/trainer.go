@@ -2,6 +2,7 @@ package online
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -470,6 +471,9 @@ func (t *Trainer) stepOn(ctx context.Context, fresh []Example, pseudo int) error
 	}
 	lr := t.rate(t.step)
 	stats, err := t.learner.Step(batch, lr, stream(t.seed, streamNoise, at))
+	if errors.Is(err, prior.ErrSpoilt) {
+		return err // nothing of these weights may become a version
+	}
 	if err != nil {
 		return t.refuse(err)
 	}

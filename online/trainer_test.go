@@ -3,6 +3,7 @@ package online
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math"
@@ -503,6 +504,27 @@ func TestRefusedStepsAreCountedAndTrainingGoesOn(t *testing.T) {
 	s.run().caughtUp(w)
 	if st := s.Status(); st.Refused != 2 || st.Step != 4+3*2-2 {
 		t.Errorf("%d refused, %d taken", st.Refused, st.Step)
+	}
+}
+
+// TestSpoiltWeightsEndTheTrainer: an update that failed half way is no refused step, and what it left becomes no version.
+func TestSpoiltWeightsEndTheTrainer(t *testing.T) {
+	w := newClusters(1, 3, 60)
+	dir := t.TempDir()
+	s := newStation(t, quick(), w, dir)
+	s.spied(func(step int) error {
+		if step == 3 {
+			return fmt.Errorf("training step 3: %w", prior.ErrSpoilt)
+		}
+		return nil
+	})
+	s.CatalogueReady()
+	s.push(w.events(64, 9))
+	if err := s.Run(t.Context()); !errors.Is(err, prior.ErrSpoilt) {
+		t.Errorf("the trainer ended with %v", err)
+	}
+	if st := s.Status(); st.Refused != 0 || st.Step != 2 || len(s.heard()) != 0 {
+		t.Errorf("%+v", st)
 	}
 }
 

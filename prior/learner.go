@@ -34,7 +34,7 @@ type Learner struct {
 	update   optimizer
 	full     *compiled   // for windows of any length
 	shorter  []*compiled // for short windows, by rising slots; compiled when first asked for
-	failed   error       // of an update, which may have changed a part of the weights
+	spoilt   error       // ErrSpoilt with its cause, once an update has failed
 }
 
 // NewLearner compiles the training graphs and copies the state, which it does not keep.
@@ -76,10 +76,14 @@ func (l *Learner) build(s *State, o ort.Options) (err error) {
 // ErrNotFinite is returned by Step where the loss or the gradient is not a finite number. The weights are those before the step.
 var ErrNotFinite = errors.New("loss or gradient is not a finite number")
 
+// ErrSpoilt is returned by Step where the runtime failed in the optimizer, which may have changed a part of the weights, and by every
+// Step and Loss afterwards. State must not be kept then: go on from the last checkpoint.
+var ErrSpoilt = errors.New("weights are spoilt by an update that failed half way, go on from the last checkpoint")
+
 // Step takes one optimizer step on b: AdamW with betas .9 and .999, epsilon 1e-8 and weight decay 1e-4, after clipping the gradient
 // to norm 1; then the moving average follows with decay min(.999, (1+n)/(10+n)) at step n. rng draws a timestep and noise for each
 // target in order. It returns an error, and changes nothing, where the batch does not fit the configuration or holds numbers that
-// are not finite, and one that is ErrNotFinite where the step diverged.
+// are not finite, one that is ErrNotFinite where the step diverged, and one that is ErrSpoilt where the weights are lost.
 func (l *Learner) Step(b *Batch, lr float64, rng *rand.Rand) (StepStats, error) {
 	if !(lr >= 0) || math.IsInf(lr, 0) {
 		return StepStats{}, fmt.Errorf("training step %d: learning rate %v", l.steps+1, lr)
@@ -90,8 +94,8 @@ func (l *Learner) Step(b *Batch, lr float64, rng *rand.Rand) (StepStats, error) 
 
 // stepOn is Step with any noising.
 func (l *Learner) stepOn(b *Batch, lr float64, noising noising) (StepStats, error) {
-	if l.failed != nil {
-		return StepStats{}, fmt.Errorf("training step %d: weights are spoilt, go on from the last checkpoint: %w", l.steps+1, l.failed)
+	if l.spoilt != nil {
+		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, l.spoilt)
 	}
 	c, err := l.compiledFor(b)
 	if err == nil {
@@ -111,8 +115,9 @@ func (l *Learner) stepOn(b *Batch, lr float64, noising noising) (StepStats, erro
 			l.steps+1, stats.Loss, stats.GradNorm, lr, ErrNotFinite, weight, name)
 	}
 	scheduleOf(l.steps+1, lr, stats.GradNorm).write(l.schedule.Data())
-	if l.failed = l.update.binding.Run(); l.failed != nil {
-		return stats, fmt.Errorf("updating weights in step %d: %w", l.steps+1, l.failed)
+	if err := l.update.binding.Run(); err != nil {
+		l.spoilt = fmt.Errorf("%w: step %d: %w", ErrSpoilt, l.steps+1, err)
+		return stats, fmt.Errorf("training step %d: %w", l.steps+1, l.spoilt)
 	}
 	l.steps++
 	return stats, nil
@@ -122,6 +127,9 @@ func isFinite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 // Loss returns the loss of b without an update, by the weights or, if ema is true, by their moving average. rng draws as in Step.
 func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
+	if l.spoilt != nil {
+		return 0, fmt.Errorf("evaluating loss: %w", l.spoilt)
+	}
 	l.noising.rng = rng
 	c, err := l.compiledFor(b)
 	if err == nil {
@@ -140,7 +148,7 @@ func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
 	return float64(l.results[0].Data()[0]), nil
 }
 
-// State returns a deep copy of what has been learned so far.
+// State returns a deep copy of what has been learned so far; after ErrSpoilt it is good for nothing.
 func (l *Learner) State() *State {
 	at := l.vectors.flat
 	return &State{

@@ -126,6 +126,36 @@ func TestClipIsReached(t *testing.T) {
 	}
 }
 
+// TestSpoiltWeightsAreRefused: after an update that failed no step and no loss is taken on what it left.
+func TestSpoiltWeightsAreRefused(t *testing.T) {
+	l := learnerOf(t, noisyState(t, tinyConfig(), 1))
+	b := randomBatch(newRand(1), l.net.Config, 3, 4, 2)
+	wrong := ort.NewTensor(numSchedule + 1)
+	defer wrong.Close()
+	working := l.update.binding
+	in := slices.Concat(l.vectors.state(), l.vectors.chunks[flatGradient], []*ort.Tensor{wrong})
+	broken, err := l.update.session.Bind(in, l.vectors.state())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.update.binding = broken
+	_, first := l.Step(b, 1e-3, newRand(1))
+	if err := broken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.update.binding = working
+	_, second := l.Step(b, 1e-3, newRand(1))
+	_, third := l.Loss(b, newRand(1), true)
+	for _, err := range []error{first, second, third} {
+		if !errors.Is(err, ErrSpoilt) || !strings.Contains(err.Error(), "step 1") || !strings.Contains(err.Error(), "schedule") {
+			t.Errorf("error %v", err)
+		}
+	}
+	if l.State().Step != 0 {
+		t.Error("the failed step counts")
+	}
+}
+
 // TestDivergedStepIsRefused needs weights so large that the loss overflows float32.
 func TestDivergedStepIsRefused(t *testing.T) {
 	s := noisyState(t, tinyConfig(), 5)

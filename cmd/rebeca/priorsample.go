@@ -64,11 +64,12 @@ tastes of nobody in particular (for a user of a state see ` + "`rebeca sample`" 
 			if m == nil {
 				m = meter.New(cmd.ErrOrStderr(), "timesteps", int64(total))
 			}
-			if m.Set(int64(done)); done == total {
-				m.Done()
-			}
+			m.Set(int64(done))
 		}
 		samples, err := rebeca.SamplePrior(cmd.Context(), c, p)
+		if m != nil {
+			m.Done()
+		}
 		if err != nil {
 			return err
 		}

@@ -207,7 +207,18 @@ func TestRun(t *testing.T) {
 }
 
 func TestBinding(t *testing.T) {
-	s := newDoubling(t)
+	for name, copies := range map[string]bool{"in place": false, "copied": true} { // as for a device
+		t.Run(name, func(t *testing.T) {
+			s := newDoubling(t)
+			s.copies = copies
+			checkBinding(t, s)
+		})
+	}
+}
+
+// checkBinding runs a binding on changing numbers and closes it and its session.
+func checkBinding(t *testing.T, s *Session) {
+	t.Helper()
 	data := []float32{1, 2, 3}
 	x, err := NewTensorFrom(data, 3)
 	if err != nil {
@@ -302,9 +313,10 @@ func TestCUDA(t *testing.T) {
 	}
 	x, y := NewTensor(1), NewTensor(1)
 	x.Data()[0] = 3
-	if err := errors.Join(s.Run([]*Tensor{x}, []*Tensor{y}), s.Close()); err != nil || y.Data()[0] != 6 {
+	if err := s.Run([]*Tensor{x}, []*Tensor{y}); err != nil || y.Data()[0] != 6 {
 		t.Errorf("3 doubled is %v, %v", y.Data()[0], err)
 	}
+	checkBinding(t, s)
 }
 
 // refused holds an error against the words it must have, in one line.

@@ -21,7 +21,7 @@ type Options struct {
 	// where cores are shared it takes them from others. Between runs no thread spins.
 	Spin time.Duration
 	// Provider executes the nodes: CPU, which "" means too, or CUDA, which needs a library built with it, an NVIDIA device and its
-	// driver. Tensors stay in the host's memory; the runtime copies what the device needs.
+	// driver. Tensors stay in the host's memory; each run copies what the device needs.
 	Provider string
 	// Profile, if not empty, is the prefix of a file to which the runtime writes the time of every node when the session is closed.
 	// It slows runs down.
@@ -40,6 +40,7 @@ func Providers() []string { return []string{CPU, CUDA} }
 // Session is a compiled model. Its shapes are those of the tensors given to each run. It is safe for concurrent runs.
 type Session struct {
 	inputs, outputs []string
+	copies          bool // inputs to a device's memory
 
 	// running guards inner: runs hold it shared, Close exclusively.
 	running sync.RWMutex
@@ -63,7 +64,8 @@ func NewSession(model []byte, inputs, outputs []string, o Options) (*Session, er
 	if err != nil {
 		return nil, fmt.Errorf("compiling model: %w", err)
 	}
-	return &Session{inputs: slices.Clone(inputs), outputs: slices.Clone(outputs), inner: inner}, nil
+	return &Session{inputs: slices.Clone(inputs), outputs: slices.Clone(outputs), inner: inner,
+		copies: o.Provider != "" && o.Provider != CPU}, nil
 }
 
 // Check returns the error that NewSession would return for o itself, such as an execution provider that this machine lacks.
@@ -180,11 +182,11 @@ func (s *Session) Close() error {
 	return err
 }
 
-// Binding is a session with its tensors fixed, so that a run allocates nothing in Go. It must not be run concurrently.
+// Binding is a session with its tensors fixed, so that a run on the CPU allocates nothing in Go. It must not be run concurrently.
 type Binding struct {
 	session *Session
 	inner   *onnx.IoBinding
-	tensors []*Tensor // kept alive: the runtime holds their memory
+	tensors []*Tensor // inputs, then outputs, kept alive: the runtime holds their memory
 }
 
 // Bind fixes the tensors of a run, in the order of the names given to NewSession.
@@ -202,11 +204,9 @@ func (s *Session) Bind(inputs, outputs []*Tensor) (*Binding, error) {
 		return nil, fmt.Errorf("binding tensors: %w", err)
 	}
 	b := &Binding{session: s, inner: inner, tensors: slices.Concat(inputs, outputs)}
-	for i, t := range inputs {
-		if err := inner.BindInput(s.inputs[i], t.value); err != nil {
-			b.Close()
-			return nil, fmt.Errorf("binding input %q: %w", s.inputs[i], err)
-		}
+	if err := b.bindInputs(); err != nil {
+		b.Close()
+		return nil, err
 	}
 	for i, t := range outputs {
 		if err := inner.BindOutput(s.outputs[i], t.value); err != nil {
@@ -217,12 +217,26 @@ func (s *Session) Bind(inputs, outputs []*Tensor) (*Binding, error) {
 	return b, nil
 }
 
-// Run reads the bound inputs and writes the bound outputs.
+func (b *Binding) bindInputs() error {
+	for i, name := range b.session.inputs {
+		if err := b.inner.BindInput(name, b.tensors[i].value); err != nil {
+			return fmt.Errorf("binding input %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Run reads the bound inputs, as they are now, and writes the bound outputs.
 func (b *Binding) Run() error {
 	b.session.running.RLock()
 	defer b.session.running.RUnlock()
 	if b.session.inner == nil || b.inner == nil {
 		panic("ort: run of a closed binding")
+	}
+	if b.session.copies { // the runtime copies an input to the device when it is bound, not when it is run
+		if err := b.bindInputs(); err != nil {
+			return err
+		}
 	}
 	if err := b.session.inner.RunWithBinding(b.inner); err != nil {
 		return fmt.Errorf("running model: %w", err)
