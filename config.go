@@ -76,6 +76,11 @@ type KafkaConfig struct {
 	// Replication of new topics; 0 (default) leaves it to the broker.
 	Replication int         `yaml:"replication"`
 	Topics      TopicConfig `yaml:"topics"`
+	// OnGap is what is done about a log that does not hold what was to be read
+	// next, because of retention or because the topic was made anew: fail
+	// (default) stops that partition by name; record notes the gap in the state
+	// and folds on from the first record that the log holds.
+	OnGap string `yaml:"on_gap"`
 	// TLS turns TLS on; the system's certificate pool is used.
 	TLS bool `yaml:"tls"`
 	// SASL authenticates when its mechanism is set.
@@ -241,7 +246,7 @@ func DefaultConfig() Config {
 	return Config{
 		Roles: []string{RoleWorker, RoleTrainer},
 		Kafka: KafkaConfig{
-			Partitions: 4,
+			Partitions: 4, OnGap: OnGapFail,
 			Topics: TopicConfig{
 				Items: "items", Feedback: "feedback", Requests: "requests", Generated: "generated",
 				Vectors: "vectors", Prior: "prior", DeadLetter: "deadletter",
@@ -338,6 +343,9 @@ func (c Config) Validate() error {
 		bad("kafka.partitions", "%d is above %d", n, maxPartitions)
 	}
 	atLeast("kafka.replication", c.Kafka.Replication, 0)
+	if g := c.Kafka.OnGap; g != OnGapFail && g != OnGapRecord {
+		bad("kafka.on_gap", "%q is not %s or %s", g, OnGapFail, OnGapRecord)
+	}
 	errs = append(errs, c.Kafka.SASL.validate()...)
 	errs = append(errs, c.Registry.validate()...)
 	seen := map[string]string{}

@@ -10,6 +10,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"rebeca/table"
 	"rebeca/web"
@@ -43,6 +44,18 @@ type InspectedOffset struct {
 	Partition   int32  `json:"partition"`
 	Next        int64  `json:"next"`
 	Fingerprint string `json:"fingerprint"` // of the last record folded, 16 hex digits
+	// Gaps are the newest breaks of the log that were accepted, of GapCount ever.
+	Gaps     []InspectedGap `json:"gaps,omitempty"`
+	GapCount uint64         `json:"gap_count,omitempty"`
+}
+
+// InspectedGap is a break of the log that was accepted: gap, recreated, other
+// record, or begin where the log no longer began at 0 at the first start.
+type InspectedGap struct {
+	Kind string    `json:"kind"`
+	From int64     `json:"from"` // was to be read next
+	To   int64     `json:"to"`   // was read next
+	At   time.Time `json:"at"`
 }
 
 // InspectedDigest is all facts in one number, and the offsets they are of.
@@ -167,7 +180,15 @@ func inspectOffsets(t *table.Table, topics TopicConfig, enc *json.Encoder) error
 			if !ok {
 				continue
 			}
-			if err := enc.Encode(InspectedOffset{topic, p, next, fmt.Sprintf("%016x", fingerprint)}); err != nil {
+			gaps, total, err := t.Gaps(topic, p)
+			if err != nil {
+				return err
+			}
+			out := InspectedOffset{Topic: topic, Partition: p, Next: next, Fingerprint: fmt.Sprintf("%016x", fingerprint), GapCount: total}
+			for _, g := range gaps {
+				out.Gaps = append(out.Gaps, InspectedGap(g))
+			}
+			if err := enc.Encode(out); err != nil {
 				return err
 			}
 		}

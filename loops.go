@@ -49,7 +49,8 @@ func (s *Service) loop(topic string, p int32, h consumer.Handler) (*consumer.Par
 	if !ok {
 		next = consumer.Earliest
 	}
-	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: next, Handler: s.guard.before(h), Logger: s.log}, nil
+	l := &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: next, Handler: s.guard.before(h), Logger: s.log}
+	return l, s.watchGaps(l)
 }
 
 // requestsLoop reads requests from the table's offset. A state that has none
@@ -61,21 +62,17 @@ func (s *Service) requestsLoop(ctx context.Context, p int32, at place, h consume
 	if err != nil {
 		return nil, err
 	}
-	stored := loop.Start != consumer.Earliest
-	if !stored {
-		loop.Start = at.requests
+	if loop.Start != consumer.Earliest {
+		return loop, nil
 	}
 	first, end, err := s.bounds(ctx, topic, p)
 	if err != nil {
 		return nil, err
 	}
-	if !stored && loop.Start < 0 {
+	if loop.Start = at.requests; loop.Start < 0 {
 		loop.Start = end
 	}
 	loop.Start = s.within(topic, p, loop.Start, first, end)
-	if stored {
-		return loop, nil
-	}
 	// Written down now, so that a request made while the service is away after
 	// its first start is answered when it is back.
 	if _, err := s.table.Accept(topic, p, nil, loop.Start); err != nil {
@@ -116,12 +113,13 @@ func (s *Service) trainLoop(ctx context.Context, p int32, cursor map[int32]int64
 		}
 	}
 	l := &learner{partitions: s.config.Kafka.Partitions, rules: s.config.rules(), registry: s.registry, progress: s.progress, trainer: s.trainer}
-	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: start, Handler: l.feed(p), Logger: s.log}, nil
+	return &consumer.Partition{Client: s.client, Topic: topic, ID: p, Start: start, Handler: l.feed(p), Logger: s.log, OnGap: s.onTrainGap}, nil
 }
 
 // within moves a start that the log no longer holds to the nearest offset it
-// does: for readers to whom a lost record does no harm. Expired requests have
-// nobody who waits for them, expired events are missed as examples only.
+// does: for readers to whom a lost record does no harm. Requests that expired
+// before this state had an offset have nobody who waits for them, expired events
+// are missed as examples only.
 func (s *Service) within(topic string, p int32, start, first, end int64) int64 {
 	at := min(max(start, first), end)
 	if at != start && start > 0 {

@@ -13,10 +13,11 @@ import (
 
 // metrics are the service's own numbers; packages below register theirs.
 type metrics struct {
-	eventsN, duplicatesN, deadN, generatedN atomic.Uint64 // behind the counters of their names
+	eventsN, duplicatesN, deadN, generatedN, gapsN atomic.Uint64 // behind the counters of their names
 
 	forgotten    prometheus.Counter
 	deadletters  *prometheus.CounterVec
+	gaps         *prometheus.CounterVec
 	masked       prometheus.Counter
 	failures     prometheus.Counter
 	eventToFact  prometheus.Histogram
@@ -40,6 +41,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		deadletters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rebeca_deadletters_total", Help: "Records sent to the dead-letter topic, by reason class.",
 		}, []string{"reason"}),
+		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rebeca_gaps_accepted_total", Help: "Gaps of the log that were passed by kafka.on_gap: record, by topic and kind.",
+		}, []string{"topic", "kind"}),
 		masked:       counter("masked_entries_total", "Window entries without an embedding, left out when a window was read."),
 		failures:     counter("generate_failures_total", "Batches that failed to generate and were tried again."),
 		eventToFact:  histogram("event_to_fact_seconds", "From a feedback event's Kafka timestamp to its fold's commit."),
@@ -56,7 +60,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		counted("events_folded_total", "Feedback events folded into the table.", &m.eventsN),
 		counted("duplicates_total", "Feedback events whose event_id had been folded before.", &m.duplicatesN),
 		counted("generated_total", "Generated records acknowledged by the broker.", &m.generatedN),
-		m.forgotten, m.deadletters, m.masked, m.failures,
+		m.forgotten, m.deadletters, m.gaps, m.masked, m.failures,
 		m.eventToFact, m.eventToImage, m.batchSeconds)
 	return m
 }
@@ -72,6 +76,11 @@ func (m *metrics) folded(f table.Folded, records []consumer.Record, now time.Tim
 	for _, r := range records {
 		m.eventToFact.Observe(now.Sub(r.Time).Seconds())
 	}
+}
+
+func (m *metrics) gap(g *consumer.GapError) {
+	m.gapsN.Add(1)
+	m.gaps.WithLabelValues(g.Topic, string(g.Kind)).Inc()
 }
 
 func (m *metrics) dead(r *schemas.Rejection) {

@@ -88,6 +88,18 @@ func (s *stand) serve() (svc *Service, stop func()) {
 
 func (s *stand) serveWith(o Options) (svc *Service, stop func()) {
 	s.t.Helper()
+	svc, stop = s.startWith(o)
+	soon, over := context.WithTimeout(s.t.Context(), 60*time.Second)
+	defer over()
+	if !poll(soon, 10*time.Millisecond, func() bool { return len(svc.Ready()) == 0 }) {
+		s.t.Fatalf("not ready after a minute: %v", svc.Ready())
+	}
+	return svc, stop
+}
+
+// startWith runs a service that need not become ready.
+func (s *stand) startWith(o Options) (svc *Service, stop func()) {
+	s.t.Helper()
 	o.Logger, o.Registry = slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry()
 	svc = New(s.config, o)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -114,11 +126,6 @@ func (s *stand) serveWith(o Options) (svc *Service, stop func()) {
 	case <-svc.Serving():
 	case err := <-done:
 		s.t.Fatalf("the service did not start: %v", err)
-	}
-	soon, over := context.WithTimeout(s.t.Context(), 60*time.Second)
-	defer over()
-	if !poll(soon, 10*time.Millisecond, func() bool { return len(svc.Ready()) == 0 }) {
-		s.t.Fatalf("not ready after a minute: %v", svc.Ready())
 	}
 	return svc, stop
 }

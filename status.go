@@ -33,6 +33,7 @@ func (s *Service) Status() web.Status {
 			st.Loss = &t.LossEMA
 		}
 	}
+	st.Stopped, st.GapsAccepted = s.stoppedReasons(), s.metrics.gapsN.Load()
 	st.ErasePending, st.Disk = s.table.ErasePending(), s.guard.status()
 	if s.options.World != nil {
 		st.LikedShare, st.BaseRate = s.options.World.Shares()

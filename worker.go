@@ -168,7 +168,7 @@ func (w *worker) acceptRequests(partition int32) handler {
 }
 
 func (w *worker) judgeRequest(ctx context.Context, r consumer.Record) (table.Asked, error) {
-	a := table.Asked{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
+	a := table.Asked{Fingerprint: r.Fingerprint(), Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
 	if a.Dead = misplaced(r, w.partitions); a.Dead != nil {
 		return a, nil
 	}
@@ -202,7 +202,7 @@ func checkRequest(req schemas.Request, partition int32, decodes bool) *schemas.R
 }
 
 func (w *worker) judgeItem(ctx context.Context, r consumer.Record) (table.Listed, error) {
-	l := table.Listed{Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
+	l := table.Listed{Fingerprint: r.Fingerprint(), Offset: r.Offset, Time: r.Time, Key: r.Key, Value: r.Value, Headers: r.Headers}
 	if len(r.Key) == 0 {
 		l.Dead = &schemas.Rejection{Reason: schemas.ReasonEmptyKey, Message: "the record has no key: set it to the item_id"}
 		return l, nil

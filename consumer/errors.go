@@ -12,26 +12,6 @@ import (
 	"github.com/segmentio/kafka-go/protocol"
 )
 
-// GapError says that the log does not hold the offset to continue from: records were lost to retention (Stored below
-// First), or the topic was truncated or made anew (Stored above Last). The partition stops; an operator decides.
-type GapError struct {
-	Topic     string
-	Partition int32
-	Stored    int64 // the offset to continue from
-	First     int64 // the first offset of the log
-	Last      int64 // the offset that the next record will get
-}
-
-// Error names the place, what is missing and what may be done.
-func (e *GapError) Error() string {
-	if e.Stored < e.First {
-		return fmt.Sprintf("%s[%d]: offset %d was to be read next and the log begins at %d: %d records are lost; restore an older snapshot or accept the gap",
-			e.Topic, e.Partition, e.Stored, e.First, e.First-e.Stored)
-	}
-	return fmt.Sprintf("%s[%d]: offset %d was to be read next and the log ends at %d: the topic was truncated or made anew",
-		e.Topic, e.Partition, e.Stored, e.Last)
-}
-
 // Retriable reports whether the same request may succeed later: the network, a broker that is away, a leader that
 // moved. Too large records, missing rights and invalid requests never will.
 func Retriable(err error) bool {

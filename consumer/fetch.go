@@ -25,6 +25,7 @@ type fetched struct {
 	end       int64    // high watermark
 	stable    int64    // reads stop here: the first offset of an open transaction, else the end
 	memory    int      // bytes that decoding it took, about
+	holes     []hole   // offsets below next of which nothing came, in order; compaction makes them
 	throttled bool     // the broker held the answer back and may have left out records
 }
 
@@ -120,8 +121,13 @@ func (b *batchReader) read(batch protocol.RecordReader) error {
 	}
 }
 
-// passed moves next behind an offset.
-func (b *batchReader) passed(offset int64) { b.next = max(b.next, offset+1) }
+// passed moves next behind an offset and notes what was left out before it.
+func (b *batchReader) passed(offset int64) {
+	if offset > b.next {
+		b.holes = append(b.holes, hole{b.next, offset})
+	}
+	b.next = max(b.next, offset+1)
+}
 
 // readMarkers notes the end of transactions: a marker's key is version (int16) and type (int16), 0 for abort.
 func (b *batchReader) readMarkers(batch *protocol.ControlBatch) error {

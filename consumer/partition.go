@@ -44,6 +44,16 @@ type Partition struct {
 	Handler  Handler
 	Logger   *slog.Logger // nil discards
 
+	// Dense says that the topic is not compacted: an offset of which the log holds nothing, no marker and no aborted
+	// record either, is a gap.
+	Dense bool
+	// Applied is the record that was applied last, below Start; nil compares nothing.
+	Applied *Applied
+	// OnGap decides about a gap: nil accepts it, and reading goes on at its First; an error ends Run with it. It is
+	// called before the first record and, from the handler's goroutine, where the gap lies. It also hears of GapBegin.
+	// Without it every gap but GapBegin ends Run.
+	OnGap func(*GapError) error
+
 	mu       sync.Mutex
 	position int64     // guarded by mu; next offset to be handled
 	end      int64     // guarded by mu
@@ -55,14 +65,15 @@ type Partition struct {
 type batch struct {
 	records []Record
 	next    int64
+	gap     *GapError // in place of the rest
 }
 
 // Run reads until ctx ends, which returns nil, or the handler fails, which returns its error, or the log does not hold
-// the offset to continue from, which returns a [*GapError]. A broker that is away is waited for. Handle is not called
+// the offset to continue from and OnGap does not accept that, which returns a [*GapError]. A broker that is away is waited for. Handle is not called
 // after Run returned; a call under way when ctx ends is waited for.
 func (p *Partition) Run(ctx context.Context) error {
 	p.setDefaults()
-	offset, err := p.start(ctx)
+	offset, err := p.begin(ctx)
 	if err != nil {
 		return orEnded(ctx, err)
 	}
@@ -152,7 +163,7 @@ func (p *Partition) heard(err error) {
 // start asks for the log's bounds until a broker answers and resolves Start within them.
 func (p *Partition) start(ctx context.Context) (int64, error) {
 	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
-		offset, err := p.resolve(ctx, p.Start)
+		offset, err := p.resolve(ctx, p.Start, true)
 		var gap *GapError
 		if err == nil || errors.As(err, &gap) {
 			p.setPosition(offset)
@@ -164,8 +175,9 @@ func (p *Partition) start(ctx context.Context) (int64, error) {
 	}
 }
 
-// resolve returns the offset to read from, or a GapError when the log does not hold it.
-func (p *Partition) resolve(ctx context.Context, offset int64) (int64, error) {
+// resolve returns the offset to read from, or a GapError when the log does not hold it or, where check is set, not the
+// record applied last.
+func (p *Partition) resolve(ctx context.Context, offset int64, check bool) (int64, error) {
 	first, last, err := p.Client.Offsets(ctx, p.Topic, p.ID)
 	if err != nil {
 		return 0, err
@@ -177,8 +189,13 @@ func (p *Partition) resolve(ctx context.Context, offset int64) (int64, error) {
 		return first, nil
 	case offset == Latest:
 		return last, nil
-	case offset < first || offset > last:
-		return offset, &GapError{Topic: p.Topic, Partition: p.ID, Stored: offset, First: first, Last: last}
+	case offset < first:
+		return offset, &GapError{Kind: GapLost, Topic: p.Topic, Partition: p.ID, Stored: offset, First: first, Last: last}
+	case offset > last:
+		return offset, &GapError{Kind: GapRecreated, Topic: p.Topic, Partition: p.ID, Stored: offset, First: first, Last: last}
+	}
+	if check {
+		return offset, p.compare(ctx, first, last)
 	}
 	return offset, nil
 }
@@ -202,12 +219,16 @@ func (p *Partition) fetchLoop(ctx context.Context, offset int64, ahead chan<- ba
 		switch {
 		case errors.Is(err, kafka.OffsetOutOfRange):
 			// The bounds say whether it is a gap; a broker that lags behind itself is asked again.
-			if _, err = p.resolve(ctx, offset); err == nil {
+			if _, err = p.resolve(ctx, offset, false); err == nil {
 				err = kafka.OffsetOutOfRange
 			}
 			var gap *GapError
 			if errors.As(err, &gap) {
-				return err
+				if err := p.send(ctx, batch{gap: gap}, ahead); err != nil {
+					return orEnded(ctx, err)
+				}
+				offset = gap.First // unless it is refused, which ends ctx
+				continue
 			}
 			fallthrough
 		case err != nil:
@@ -230,12 +251,14 @@ func (p *Partition) fetchLoop(ctx context.Context, offset int64, ahead chan<- ba
 				}
 				continue
 			}
+			f.holes = append(f.holes, hole{offset, next})
 		}
 		if next == offset {
 			continue
 		}
 		empty, expect = 0, len(f.records)
-		if err := p.pass(ctx, f.records, next, ahead); err != nil {
+		f.next = next
+		if err := p.passFetched(ctx, &f, ahead); err != nil {
 			return orEnded(ctx, err)
 		}
 		offset = next
@@ -306,6 +329,13 @@ func (p *Partition) handleLoop(ctx context.Context, ahead <-chan batch) error {
 		case <-ctx.Done():
 			return nil
 		case b := <-ahead:
+			if b.gap != nil {
+				if err := p.accept(b.gap); err != nil {
+					return err
+				}
+				p.setPosition(b.gap.First)
+				continue
+			}
 			if err := p.Handler.Handle(ctx, b.records, b.next); err != nil {
 				return orEnded(ctx, fmt.Errorf("handling %s[%d] up to %d: %w", p.Topic, p.ID, b.next, err))
 			}

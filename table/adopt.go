@@ -170,7 +170,7 @@ func (t *Table) vacate(p int32, claim Claim, items string) error {
 	err := t.db.View(func(txn *badger.Txn) error {
 		for _, prefix := range dividedPrefixes() {
 			if err := scanPrefix(txn, partitionKey(prefix, p, 0), true, func(key, _ []byte) error {
-				if !bytes.Equal(key, offsetKey(items, p)) {
+				if !bytes.Equal(key, offsetKey(items, p)) || bytes.Equal(key, gapsKey(items, p)) {
 					gone = append(gone, bytes.Clone(key))
 				}
 				return nil

@@ -173,11 +173,8 @@ func (s *drafts) clear() {
 func (t *Table) foldPart(p *partition, b *Batch, out *Folded) error {
 	result := Folded{Next: b.Next}
 	err := t.update(p, func(c *change) error {
-		var print *uint64
-		if n := len(b.Records); n > 0 {
-			print = &b.Records[n-1].Fingerprint
-		}
-		if err := c.advance(b.Topic, b.Partition, firstOffset(b), b.Next, print); err != nil {
+		last := lastApplied(b.Records, func(r *Record) applied { return applied{r.Offset, r.Fingerprint} })
+		if err := c.advance(b.Topic, b.Partition, firstOffset(b), b.Next, last); err != nil {
 			return err
 		}
 		f := folding{change: c, batch: b, out: &result, users: &p.drafts}

@@ -147,6 +147,8 @@ type Listed struct {
 	Item       *schemas.Item    // its embedding has the table's dimension
 	Delete     bool             // a null value: the item of the key goes
 	Dead       *schemas.Rejection
+
+	Fingerprint uint64
 }
 
 // List applies items to the catalogue and moves the offset of the topic's partition in one transaction (several where they exceed one).
@@ -187,7 +189,8 @@ func (c *change) list(topic string, partition int32, items []Listed, next int64)
 	if len(items) > 0 {
 		first = items[0].Offset
 	}
-	if err := c.advance(topic, partition, first, next, nil); err != nil {
+	last := lastApplied(items, func(l *Listed) applied { return applied{l.Offset, l.Fingerprint} })
+	if err := c.advance(topic, partition, first, next, last); err != nil {
 		return err
 	}
 	var changes []listed

@@ -143,18 +143,22 @@ func (c *change) next() uint64 {
 }
 
 // advance moves the offset of a topic's partition. first is the lowest offset of the records applied, or next when there are none.
-func (c *change) advance(topic string, partition int32, first, next int64, fingerprint *uint64) error {
-	stored, print, ok, err := readOffset(c.txn, topic, partition)
+func (c *change) advance(topic string, partition int32, first, next int64, last *applied) error {
+	r, ok, err := readOffset(c.txn, topic, partition)
 	if err != nil {
 		return err
 	}
-	if ok && stored > first {
-		return fmt.Errorf("%w: %s[%d] is at %d, the records begin at %d", ErrStale, topic, partition, stored, first)
+	if ok && r.next > first {
+		return fmt.Errorf("%w: %s[%d] is at %d, the records begin at %d", ErrStale, topic, partition, r.next, first)
 	}
-	if fingerprint != nil {
-		print = *fingerprint
+	if !ok {
+		r.last = -1
 	}
-	return c.set(offsetKey(topic, partition), encodeOffset(next, print))
+	if last != nil {
+		r.fingerprint, r.last = last.fingerprint, last.offset
+	}
+	r.next = next
+	return c.set(offsetKey(topic, partition), r.encode())
 }
 
 // send puts a message in the outbox.

@@ -131,15 +131,31 @@ func (s *scanner) source() schemas.Source {
 	return schemas.Source{Topic: s.string(), Partition: int32(s.uint32()), Offset: int64(s.uint64())}
 }
 
-func encodeOffset(next int64, fingerprint uint64) []byte {
-	b := binary.LittleEndian.AppendUint64([]byte{valueVersion}, uint64(next))
-	return binary.LittleEndian.AppendUint64(b, fingerprint)
+// reached is how far a partition of a topic is read.
+type reached struct {
+	next        int64
+	fingerprint uint64 // of the record applied last
+	last        int64  // its offset; -1 where none is known
 }
 
-func decodeOffset(b []byte) (next int64, fingerprint uint64, err error) {
-	s := scan("offset", b)
-	next, fingerprint = int64(s.uint64()), s.uint64()
-	return next, fingerprint, s.end()
+// reachedVersion is the version of a value with the last record's offset; version 1 knew its fingerprint only.
+const reachedVersion = 2
+
+func (r reached) encode() []byte {
+	b := binary.LittleEndian.AppendUint64([]byte{reachedVersion}, uint64(r.next))
+	b = binary.LittleEndian.AppendUint64(b, r.fingerprint)
+	return binary.LittleEndian.AppendUint64(b, uint64(r.last))
+}
+
+func decodeOffset(b []byte) (reached, error) {
+	if len(b) == 0 || b[0] != reachedVersion {
+		s := scan("offset", b)
+		r := reached{next: int64(s.uint64()), fingerprint: s.uint64(), last: -1}
+		return r, s.end()
+	}
+	s := &scanner{b: b[1:], what: "offset"}
+	r := reached{next: int64(s.uint64()), fingerprint: s.uint64(), last: int64(s.uint64())}
+	return r, s.end()
 }
 
 func encodeUint64(v uint64) []byte { return binary.LittleEndian.AppendUint64([]byte{valueVersion}, v) }

@@ -73,7 +73,8 @@ func FuzzDecodeValues(f *testing.F) {
 	f.Add(encodeMemoryID(7, []float32{1, 2}))
 	f.Add(encodeItem("uri", []float32{1, 2}))
 	f.Add(encodeHashes([]uint64{1, 2}))
-	f.Add(encodeOffset(1, 2))
+	f.Add(reached{1, 2, 0}.encode())
+	f.Add(gaps{total: 3, newest: []Gap{{Kind: "gap", From: 1, To: 5, At: time.UnixMilli(9)}}}.encode())
 	f.Add(mark{1, 2}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if in, done, err := decodeIntent(b); err == nil {
@@ -101,7 +102,12 @@ func FuzzDecodeValues(f *testing.F) {
 			t.Error("hashes are read as others")
 		}
 		decodeMemoryID(b)
-		decodeOffset(b)
+		if r, err := decodeOffset(b); err == nil && b[0] == reachedVersion && !bytes.Equal(r.encode(), b) {
+			t.Error("an offset is read as another")
+		}
+		if g, err := decodeGaps(b); err == nil && !bytes.Equal(g.encode(), b) {
+			t.Error("gaps are read as others")
+		}
 		decodeMark(b)
 		messageOwner(b)
 	})

@@ -90,8 +90,8 @@ func (c Cut) Positions() ([]Position, error) {
 		if err != nil || strings.HasSuffix(topic, buriedSuffix) {
 			return err // of no topic's position
 		}
-		next, _, err := decodeOffset(value)
-		out = append(out, Position{Topic: topic, Partition: partition, Next: next})
+		r, err := decodeOffset(value)
+		out = append(out, Position{Topic: topic, Partition: partition, Next: r.next})
 		return err
 	})
 	return out, err

@@ -14,6 +14,7 @@ const (
 	prefixMemory   = "g/" // g/<partition>/<len user><user><part> what was generated for and asked by the user
 	prefixQueue    = "q/" // q/<partition>/i<seq> intents, q/<partition>/m<seq><index> outbox
 	prefixOffset   = "o/" // o/<partition>/<topic> next offset and fingerprint
+	prefixGaps     = "a/" // a/<partition>/<topic> gaps of the log that were accepted
 	prefixItem     = "i/" // i/<item> catalogue
 	prefixInterned = "n/" // n/<partition>/<number> interned item ids
 	prefixForgot   = "f/" // f/<partition>/<hash of user> forget marks
@@ -70,6 +71,10 @@ func partitionOf(key []byte) (partition int32, divided bool) {
 }
 
 func claimKey(partition int32) []byte { return partitionKey(prefixClaim, partition, 0) }
+
+func gapsKey(topic string, partition int32) []byte {
+	return append(partitionKey(prefixGaps, partition, len(topic)), topic...)
+}
 
 func itemKey(id string) []byte { return append([]byte(prefixItem), id...) }
 

@@ -59,8 +59,8 @@ func (w *waiting) causedBy(s schemas.Source) bool {
 
 // ahead reports whether a record is still to be read.
 func (c *change) ahead(s schemas.Source) (bool, error) {
-	next, _, followed, err := readOffset(c.txn, s.Topic, s.Partition)
-	return err == nil && (!followed || s.Offset >= next), err
+	r, followed, err := readOffset(c.txn, s.Topic, s.Partition)
+	return err == nil && (!followed || s.Offset >= r.next), err
 }
 
 // forgetMemory deletes the memory and the remembered requests of a user who is forgotten at an offset.

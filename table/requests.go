@@ -15,6 +15,8 @@ type Asked struct {
 	Headers    []schemas.Header // the producer's; a dead letter keeps them
 	Request    *schemas.Request
 	Dead       *schemas.Rejection
+
+	Fingerprint uint64
 }
 
 // Accept turns requests into intents, one each, and moves the offset of the topic's partition with them in one transaction (several where
@@ -61,7 +63,8 @@ func (c *change) accept(topic string, asked []Asked, next int64) ([]Intent, erro
 	if len(asked) > 0 {
 		first = asked[0].Offset
 	}
-	if err := c.advance(topic, c.p.id, first, next, nil); err != nil {
+	last := lastApplied(asked, func(a *Asked) applied { return applied{a.Offset, a.Fingerprint} })
+	if err := c.advance(topic, c.p.id, first, next, last); err != nil {
 		return nil, err
 	}
 	var out []Intent

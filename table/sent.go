@@ -166,8 +166,8 @@ func (c *change) await(m *Message) error {
 	if !ok {
 		return nil
 	}
-	next, _, followed, err := readOffset(c.txn, source.Topic, source.Partition)
-	if err != nil || followed && source.Offset < next {
+	r, followed, err := readOffset(c.txn, source.Topic, source.Partition)
+	if err != nil || followed && source.Offset < r.next {
 		return err
 	}
 	return c.set(buriedKey(c.p.id, buriedOf(place, m.Key, m.Value)), []byte{valueVersion})
@@ -188,7 +188,7 @@ func (c *change) reach(behind Position) error {
 	if behind.Topic == "" {
 		return nil
 	}
-	return c.set(offsetKey(behind.Topic, c.p.id), encodeOffset(behind.Next, 0))
+	return c.set(offsetKey(behind.Topic, c.p.id), reached{next: behind.Next, last: -1}.encode())
 }
 
 // maxSkew is how far the clock that stamped a cause may run ahead of the one that stamped its image.

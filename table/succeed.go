@@ -91,7 +91,7 @@ func keepsOwn(topics []string) func(key []byte) bool {
 		if slices.ContainsFunc(prefixes, func(prefix string) bool { return bytes.HasPrefix(key, []byte(prefix)) }) {
 			return true
 		}
-		if !bytes.HasPrefix(key, []byte(prefixOffset)) {
+		if !bytes.HasPrefix(key, []byte(prefixOffset)) && !bytes.HasPrefix(key, []byte(prefixGaps)) {
 			return false
 		}
 		_, topic, err := splitUserKey(key)

@@ -265,18 +265,30 @@ func (t *Table) Catalogue() *Catalogue { return t.catalogue }
 // of it was ever read.
 func (t *Table) Offset(topic string, partition int32) (next int64, fingerprint uint64, ok bool, err error) {
 	err = t.db.View(func(txn *badger.Txn) error {
-		next, fingerprint, ok, err = readOffset(txn, topic, partition)
+		var r reached
+		r, ok, err = readOffset(txn, topic, partition)
+		next, fingerprint = r.next, r.fingerprint
 		return err
 	})
 	return next, fingerprint, ok, err
 }
 
-func readOffset(txn *badger.Txn, topic string, partition int32) (next int64, fingerprint uint64, ok bool, err error) {
-	ok, err = get(txn, offsetKey(topic, partition), func(b []byte) (err error) {
-		next, fingerprint, err = decodeOffset(b)
+// Last returns the offset of the last record applied of a topic's partition and its fingerprint; ok is false where none is known.
+func (t *Table) Last(topic string, partition int32) (offset int64, fingerprint uint64, ok bool, err error) {
+	err = t.db.View(func(txn *badger.Txn) error {
+		r, there, err := readOffset(txn, topic, partition)
+		offset, fingerprint, ok = r.last, r.fingerprint, there && r.last >= 0
 		return err
 	})
-	return next, fingerprint, ok, err
+	return offset, fingerprint, ok, err
+}
+
+func readOffset(txn *badger.Txn, topic string, partition int32) (r reached, ok bool, err error) {
+	ok, err = get(txn, offsetKey(topic, partition), func(b []byte) (err error) {
+		r, err = decodeOffset(b)
+		return err
+	})
+	return r, ok, err
 }
 
 // get calls fn with a key's value, which is valid during the call, and reports whether the key is there.

@@ -104,6 +104,10 @@ type Status struct {
 	Users        int    `json:"users"`
 	// ErasePending counts forgotten users that the state's files may still hold something of.
 	ErasePending int `json:"erase_pending"`
+	// Stopped are the partitions that stand still until an operator decides, in order of their names; empty when all go on.
+	Stopped []Stopped `json:"stopped"`
+	// GapsAccepted counts gaps of the log that were passed by kafka.on_gap: record since the process started.
+	GapsAccepted uint64 `json:"gaps_accepted"`
 	// Disk is the room below the state.
 	Disk Disk `json:"disk"`
 	// Overload is what is shed now, and what was since the process started.
@@ -119,6 +123,13 @@ type Status struct {
 	// the share among catalogue pictures drawn at random. Only a controlled world knows them.
 	LikedShare *float64 `json:"liked_share"`
 	BaseRate   *float64 `json:"base_rate"`
+}
+
+// Stopped is a partition that stands still.
+type Stopped struct {
+	Partition string `json:"partition"` // topic[number]
+	Code      string `json:"code"`      // gap, recreated, other_record, not_owner or stopped
+	Message   string `json:"message"`   // what is missing and what to do
 }
 
 // Disk is the room where the state is.
@@ -163,7 +174,7 @@ type Quantiles struct {
 	P99 float64 `json:"p99"`
 }
 
-// MarshalJSON writes null for an absent version and for numbers that JSON cannot hold, [] for an empty list.
+// MarshalJSON writes null for an absent version and for numbers that JSON cannot hold, [] for empty lists.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
 	if s.Partitions == nil {
@@ -175,6 +186,9 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	}
 	if s.Overload.OutboxFull == nil {
 		s.Overload.OutboxFull = []int32{}
+	}
+	if s.Stopped == nil {
+		s.Stopped = []Stopped{}
 	}
 	return json.Marshal(struct {
 		plain
