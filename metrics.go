@@ -27,7 +27,8 @@ type metrics struct {
 	latencies latencies // what eventToImage has seen of late
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+// newMetrics registers them; topics are those that the table follows.
+func newMetrics(reg prometheus.Registerer, topics ...string) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "rebeca_" + name, Help: help})
 	}
@@ -52,6 +53,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	for _, reason := range schemas.Reasons() {
 		m.deadletters.WithLabelValues(string(reason)) // so that a rate exists before the first
+	}
+	for _, topic := range topics {
+		for _, kind := range []consumer.GapKind{consumer.GapLost, consumer.GapRecreated, consumer.GapOther} {
+			m.gaps.WithLabelValues(topic, string(kind))
+		}
 	}
 	counted := func(name, help string, n *atomic.Uint64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "rebeca_" + name, Help: help}, func() float64 { return float64(n.Load()) })

@@ -106,10 +106,10 @@ type Service struct {
 // New returns a service that has done nothing yet. The configuration must be
 // valid.
 func New(c Config, o Options) *Service {
-	g := newGuard(c, o.Free, o.Logger)
+	g, t := newGuard(c, o.Free, o.Logger), c.Kafka.Topics
 	o.Registry.MustRegister(g.collectors()...)
 	return &Service{
-		guard: g, config: c, options: o, log: o.Logger, metrics: newMetrics(o.Registry),
+		guard: g, config: c, options: o, log: o.Logger, metrics: newMetrics(o.Registry, t.Items, t.Feedback, t.Requests),
 		progress: newProgress(c.Kafka.Partitions), items: newCatalogueReader(c.Kafka.Partitions), lease: claimLease,
 		shards: map[int32]*shard{}, stopped: map[string]error{}, serving: make(chan struct{}),
 	}

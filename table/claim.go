@@ -97,11 +97,11 @@ func (c *change) inherit(items string) error {
 	if err != nil || !served {
 		return err
 	}
-	next, _, listed, err := readOffset(c.txn, items, c.p.id)
+	r, listed, err := readOffset(c.txn, items, c.p.id)
 	if err != nil || !listed {
 		return err
 	}
-	return c.set(key, encodeOffset(next, 0))
+	return c.set(key, reached{next: r.next, last: -1}.encode())
 }
 
 // buriedSuffix marks the position of the dead letters of a topic that every process reads and one sends; no topic's name has an @.
@@ -142,7 +142,8 @@ func (t *Table) Bury(topic string, partition int32, dead []Listed, next int64) (
 }
 
 func (c *change) buryAll(topic string, dead []Listed, next int64) ([]Listed, error) {
-	at, _, _, err := readOffset(c.txn, topic+buriedSuffix, c.p.id)
+	r, _, err := readOffset(c.txn, topic+buriedSuffix, c.p.id)
+	at := r.next
 	if err != nil || next <= at {
 		return nil, err
 	}
@@ -153,7 +154,7 @@ func (c *change) buryAll(topic string, dead []Listed, next int64) ([]Listed, err
 			return nil, fmt.Errorf("record at %d: %w", l.Offset, err)
 		}
 	}
-	return dead, c.set(offsetKey(topic+buriedSuffix, c.p.id), encodeOffset(next, 0))
+	return dead, c.set(offsetKey(topic+buriedSuffix, c.p.id), reached{next: next, last: -1}.encode())
 }
 
 // Waiting returns the intents and messages of one partition that wait.

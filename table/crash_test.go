@@ -22,6 +22,9 @@ func crashLog() []Record { return randomLog(99, 6000) }
 // child goes on with the log where the state is, in batches whose sizes differ from life to life, and completes intents as it goes. It
 // prints a line per batch, so that the parent knows it lives.
 func child(dir string) int {
+	if point := os.Getenv(childPoint); point != "" {
+		return childAtPoint(dir, point)
+	}
 	o := options(dir)
 	o.CacheBytes = 7 * 2000
 	table, err := Open(o)

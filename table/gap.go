@@ -68,7 +68,16 @@ func (t *Table) Skip(topic string, partition int32, g Gap) error {
 		if err := c.set(gapsKey(topic, partition), known.encode()); err != nil {
 			return err
 		}
-		return c.set(offsetKey(topic, partition), reached{next: g.To, last: -1}.encode())
+		at := reached{next: g.To, last: -1}.encode()
+		// In a log that was made anew the dead letters below the old position are others.
+		if sent, ok, err := readOffset(c.txn, topic+buriedSuffix, partition); err != nil {
+			return err
+		} else if ok && sent.next > g.To {
+			if err := c.set(offsetKey(topic+buriedSuffix, partition), at); err != nil {
+				return err
+			}
+		}
+		return c.set(offsetKey(topic, partition), at)
 	})
 	if err != nil {
 		return fmt.Errorf("going on behind a gap in %s[%d]: %w", topic, partition, err)
