@@ -140,6 +140,9 @@ func (c *chaos) up(ctx context.Context) error {
 	if err := c.tree.startBroker(ctx); err != nil {
 		return err
 	}
+	if err := c.tree.claim(ctx); err != nil {
+		return err
+	}
 	return c.startService()
 }
 
@@ -160,7 +163,7 @@ func (c *chaos) chance(percent int) bool { return c.rng.IntN(100) < percent }
 
 // strike starts what does not run, waits for a moment of no meaning, and kills.
 func (c *chaos) strike(ctx context.Context) error {
-	if !c.tree.brokerUp() && c.chance(30) { // the service first: it finds nobody
+	if !c.tree.brokerUp() && !c.tree.moved && c.chance(30) { // the service first: it finds nobody
 		if err := c.startService(); err != nil {
 			return err
 		}

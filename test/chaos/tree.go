@@ -72,6 +72,7 @@ type tree struct {
 	ended       bool // how the last service ended is known: we killed it, or it has been judged
 	undisturbed bool // the broker has not been touched since the service's start
 	states      int  // the state directory in use is the states-th
+	moved       bool // it was restored, and its partitions are not claimed yet
 	client      http.Client
 	mu          sync.Mutex
 	snapshots   []string // guarded by mu; paths, the oldest first
@@ -364,8 +365,22 @@ func (t *tree) move(ctx context.Context, i int) error {
 	if _, err := t.verb(ctx, "snapshot", "restore", path, "-c", t.config()); err != nil {
 		return err
 	}
+	t.moved = true
 	// Announced weights lie beside the old table, and stay.
 	return os.RemoveAll(filepath.Join(old, "table"))
+}
+
+// claim takes the partitions for a state that was restored, as an operator does whose other state is lost: another restore of the same
+// snapshot may have owned them. It needs the broker, and the service down.
+func (t *tree) claim(ctx context.Context) error {
+	if !t.moved {
+		return nil
+	}
+	if _, err := t.verb(ctx, "partitions", "take", "-c", t.config(), "--partitions", fmt.Sprintf("0-%d", t.settings.partitions-1)); err != nil {
+		return err
+	}
+	t.moved = false
+	return nil
 }
 
 // stop kills what still runs.
