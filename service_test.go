@@ -196,6 +196,18 @@ func (s *stand) crowd(run string, n int) {
 	}
 }
 
+// at returns the record of a topic at a position.
+func (s *stand) at(topic string, p schemas.Position) consumer.Record {
+	s.t.Helper()
+	for _, r := range s.read(topic) {
+		if r.Partition == p.Partition && r.Offset == p.Offset {
+			return consumer.Record{Offset: r.Offset, Time: r.Timestamp, Key: r.Key, Value: r.Value}
+		}
+	}
+	s.t.Fatalf("%s[%d] has no record at %d", topic, p.Partition, p.Offset)
+	return consumer.Record{}
+}
+
 // read returns all committed records of a topic as another client library sees
 // them.
 func (s *stand) read(topic string) []*kgo.Record {
@@ -509,9 +521,10 @@ func TestIntentsSurvive(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := schemas.Feedback{EventID: "last", UserID: "user-3", ItemID: "item-3", Kind: schemas.KindLike, OccurredAt: time.Now()}
+	last := s.at("feedback", source)
 	folded, err := tb.Fold(table.Batch{
 		Topic: "feedback", Partition: source.Partition, Next: source.Offset + 1, IntentCount: 1,
-		Records: []table.Record{{Offset: source.Offset, Time: time.Now(), Key: []byte("user-3"), Feedback: &f}},
+		Records: []table.Record{{Offset: last.Offset, Time: last.Time, Key: last.Key, Feedback: &f, Fingerprint: last.Fingerprint()}},
 	})
 	if err != nil || len(folded.Intents) != 1 {
 		t.Fatalf("folding wrote %d intents: %v", len(folded.Intents), err)
