@@ -58,6 +58,9 @@ func (c *change) remember(user string, m *Memory) error {
 		if err := c.delete(memoryKey(c.p.id, user, memoryID+oldest.ID)); err != nil {
 			return err
 		}
+		if err := c.outliveMemory(&oldest); err != nil {
+			return err
+		}
 	}
 	if err := c.setMemory(user, number, m); err != nil {
 		return err

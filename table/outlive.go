@@ -13,7 +13,8 @@ import (
 // A state that goes on from an older snapshot meets again what the topics know already: images were found (Sent) whose causes are still to
 // be read, and a forget may stand between. Then the user's memory goes, and with it the knowledge that these images are published; the
 // causes behind the forget would make them a second time. So forgetMemory keeps what the next life made, and leaves of the rest the
-// names of those images whose cause is still to come; Sent does the same where the forget was folded before the topic was read back. A name is a hash of offsets and says nothing of the user.
+// names of those images whose cause is still to come; Sent does the same where the forget was folded before the topic was read back, and
+// so does a memory that is full of newer images. A name is a hash of offsets and says nothing of the user.
 
 // outlivedKey is the key under which the name of an image outlives the memory of it. Its hash is of another form than a dead letter's.
 func outlivedKey(partition int32, id string) []byte {
@@ -31,6 +32,18 @@ func (c *change) outlive(g schemas.Generated) error {
 		caused = time.UnixMilli(0)
 	}
 	return c.set(outlivedKey(c.p.id, g.ID), binary.LittleEndian.AppendUint64([]byte{valueVersion}, uint64(caused.UnixMilli())))
+}
+
+// outliveMemory keeps the name of an image that leaves its user's memory for newer ones.
+func (c *change) outliveMemory(m *Memory) error {
+	if ahead, err := c.ahead(m.Source); err != nil || !ahead && !c.p.waiting.causedBy(m.Source) {
+		return err
+	}
+	g, err := schemas.DecodeGenerated(m.Record)
+	if err != nil {
+		return nil // not as we write it: nobody will ask for its id
+	}
+	return c.outlive(g)
 }
 
 // outlived reports whether an image of this cause was published before its user was forgotten, and drops the name.

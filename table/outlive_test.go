@@ -74,6 +74,35 @@ func TestForgetKeepsWhatIsPublished(t *testing.T) {
 	}
 }
 
+// An older snapshot may find more images on the topic than a user's memory holds: those that left it are known by name.
+func TestMemoryThatIsFullKeepsNames(t *testing.T) {
+	const user = "a"
+	first := open(t, options(t.TempDir()))
+	old, many := accept(t, first, 5, ask(5, user, "old", 2))[0], accept(t, first, 6, ask(6, user, "many", maxMemories))[0]
+	for name, before := range map[string]bool{"answers found before their requests are read": true, "while they wait": false} {
+		t.Run(name, func(t *testing.T) {
+			table := open(t, options(t.TempDir()))
+			accept(t, table, 0)
+			find := func() { sent(t, table, "generated", 2000, append(earlier(t, old, 100), earlier(t, many, 100)...)...) }
+			if before {
+				find()
+				table = reopen(t, table)
+			}
+			again := accept(t, table, 5, ask(5, user, "old", 2))
+			if !before {
+				find()
+			}
+			if len(again) != 1 || slices.Contains(remembered(t, table, user), schemas.ID(old.Source, 0)) {
+				t.Fatalf("intents %+v; the old answer is remembered", again)
+			}
+			complete(t, table, finished(t, again[0], timeAt(20), "2-b"))
+			if i := slices.IndexFunc(outbox(t, table), func(o Outgoing) bool { return o.Role == RoleGenerated }); i >= 0 {
+				t.Errorf("published again: %s", outbox(t, table)[i].Value)
+			}
+		})
+	}
+}
+
 // The topic is read back while the log is folded: forget and request may both have had their turn when the answer is found.
 func TestForgetBeforeTheTopicIsReadBack(t *testing.T) {
 	const user = "a"
