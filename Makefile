@@ -44,7 +44,7 @@ KILLS ?=
 SEED  ?=
 CHAOS ?= bench/results/chaos.json
 chaos: build ## kill service and broker at random, hold all that is there against the log, and add the sums to CHAOS
-	$(GO) run ./test/chaos $(if $(KILLS),-kills $(KILLS),-duration $(DURATION)) $(if $(SEED),-seed $(SEED)) -out $(CHAOS)
+	$(GO) run ./test/chaos $(if $(KILLS),-kills $(KILLS),-duration $(DURATION)) $(if $(SEED),-seed $(SEED)) $(if $(MOVES),-moves $(MOVES)) -out $(CHAOS)
 
 OVERLOAD_DURATION ?= 10m
 overload: build ## send a service ten times what it may fold for OVERLOAD_DURATION, and write figures and memory to bench/results/overload.*

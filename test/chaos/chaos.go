@@ -22,6 +22,7 @@ type plan struct {
 	duration time.Duration // ends the run; 0 for no bound
 	perRound int           // kills between two comparisons
 	rate     int           // records a second
+	moves    int           // chance in percent, after a kill of the service, of going on from a snapshot
 	dir      string
 	binary   string
 	apache   bool // the broker is Apache Kafka
@@ -194,7 +195,7 @@ func (c *chaos) strike(ctx context.Context) error {
 	default:
 		return c.stopService()
 	}
-	if !c.tree.serviceUp() && c.tree.taken() > 0 && c.chance(12) {
+	if !c.tree.serviceUp() && c.tree.taken() > 0 && c.chance(c.moves) {
 		return c.move(ctx)
 	}
 	return nil

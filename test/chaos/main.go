@@ -34,6 +34,7 @@ func main() {
 	flag.DurationVar(&p.duration, "duration", 0, "end after so long; 0 for no bound")
 	flag.IntVar(&p.perRound, "round", 20, "kills between two comparisons")
 	flag.IntVar(&p.rate, "rate", 250, "records a second")
+	flag.IntVar(&p.moves, "moves", 12, "chance in percent, after a kill of the service, of going on from a snapshot")
 	flag.BoolVar(&p.apache, "apache", false, "the broker is Apache Kafka 4.1 (needs Java 17 and Maven) instead of the embedded one")
 	flag.StringVar(&p.dir, "dir", "", "folder of the run, empty for a new one below the system's; removed when all is well")
 	out := flag.String("out", "", "file to whose figures those of this run are added")
