@@ -15,15 +15,15 @@ import (
 const (
 	encodeRows  = 8  // contexts
 	denoiseRows = 16 // rows
-	// fewRows is a second shape for kinds that cut embeddings into tokens, whose rows are dear. That both give a row the same bits
-	// is no promise of the runtime; TestRowShapesGiveTheSameBits holds it.
-	fewRows = 1
+	// fewRows and manyRows are further shapes for kinds that cut embeddings into tokens, whose rows are dear. That all give a row the
+	// same bits is no promise of the runtime; TestRowShapesGiveTheSameBits holds it.
+	fewRows, manyRows = 1, 64
 )
 
 // denoiseShapes lists the row shapes, in rising order.
 func (a *architecture) denoiseShapes() []int {
 	if a.Tokens > 0 {
-		return []int{fewRows, denoiseRows}
+		return []int{fewRows, denoiseRows, manyRows}
 	}
 	return []int{denoiseRows}
 }

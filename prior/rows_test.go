@@ -24,19 +24,19 @@ func TestRowShapesGiveTheSameBits(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { m.Close() })
-				if len(m.denoisers) < 2 {
-					t.Fatal("only one shape")
+				if len(m.denoisers) < 3 {
+					t.Fatal("too few shapes")
 				}
-				rows := make([]Row, denoiseRows)
+				rows := make([]Row, manyRows)
 				for i := range rows {
-					rows[i] = Row{T: 1 + 60*i, Label: Class(i % numLabels)}
+					rows[i] = Row{T: 1 + 15*i, Label: Class(i % numLabels)}
 				}
 				x := randomItem(newRand(2), len(rows)*cfg.Dim)
 				want := make([]float32, len(x))
 				if err := m.Denoise(want, x, rows); err != nil {
 					t.Fatal(err)
 				}
-				for _, n := range []int{1, 2, 7, 9} {
+				for _, n := range []int{1, 2, 7, 9, 16, 33} {
 					got := make([]float32, n*cfg.Dim)
 					for first := 0; first+n <= len(rows); first += n {
 						from, to := first*cfg.Dim, (first+n)*cfg.Dim
