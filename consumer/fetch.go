@@ -98,13 +98,7 @@ func (b *batchReader) read(batch protocol.RecordReader) error {
 		return b.readMarkers(batch)
 	case *protocol.RecordBatch:
 		b.passed(batch.BaseOffset)
-		for len(b.aborted) > 0 && b.aborted[0].FirstOffset <= batch.BaseOffset {
-			if b.aborting == nil {
-				b.aborting = map[int64]bool{}
-			}
-			b.aborting[b.aborted[0].ProducerID] = true
-			b.aborted = b.aborted[1:]
-		}
+		b.abort(batch.BaseOffset)
 		skip = batch.Attributes.Transactional() && b.aborting[batch.ProducerID]
 	}
 	for {
@@ -121,6 +115,18 @@ func (b *batchReader) read(batch protocol.RecordReader) error {
 	}
 }
 
+// abort takes in which aborted transactions begin at an offset or before it. Every batch asks, a marker too: an answer that begins with
+// the marker of an abort names its transaction, and if it were taken in behind that, it would hide what its producer commits next.
+func (b *batchReader) abort(offset int64) {
+	for len(b.aborted) > 0 && b.aborted[0].FirstOffset <= offset {
+		if b.aborting == nil {
+			b.aborting = map[int64]bool{}
+		}
+		b.aborting[b.aborted[0].ProducerID] = true
+		b.aborted = b.aborted[1:]
+	}
+}
+
 // passed moves next behind an offset and notes what was left out before it.
 func (b *batchReader) passed(offset int64) {
 	if offset > b.next {
@@ -132,6 +138,7 @@ func (b *batchReader) passed(offset int64) {
 // readMarkers notes the end of transactions: a marker's key is version (int16) and type (int16), 0 for abort.
 func (b *batchReader) readMarkers(batch *protocol.ControlBatch) error {
 	b.passed(batch.BaseOffset)
+	b.abort(batch.BaseOffset)
 	for {
 		r, err := batch.ReadRecord()
 		if errors.Is(err, io.EOF) {
