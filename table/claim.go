@@ -62,8 +62,8 @@ func readClaim(txn *badger.Txn, partition int32) (c Claim, ok bool, err error) {
 	return c, ok, err
 }
 
-// Claim writes the claim to a partition. items is the topic of the catalogue: the first claim of a state that has folded the partition
-// before claims were kept says that its dead letters of items were sent too. It is on disk when Claim returns, since what is told to others
+// Claim writes the claim to a partition. items is the topic of the catalogue, whose dead letters have a position of their own from the
+// first claim on; a state that has folded the partition before claims were kept has sent those of what it has listed. It is on disk when Claim returns, since what is told to others
 // must not be forgotten in a power cut.
 func (t *Table) Claim(partition int32, c Claim, items string) error {
 	p, err := t.part(partition)
@@ -84,24 +84,35 @@ func (t *Table) Claim(partition int32, c Claim, items string) error {
 	return t.Sync()
 }
 
-// inherit notes at the first claim how far the dead letters of items were sent.
+// inherit begins the position of the dead letters of items, where there is none: it says which of them are still to come (await), so it
+// must be there before the first is looked for.
 func (c *change) inherit(items string) error {
-	if _, claimed, err := readClaim(c.txn, c.p.id); err != nil || claimed {
-		return err
-	}
 	key := offsetKey(items+buriedSuffix, c.p.id)
 	if known, err := get(c.txn, key, func([]byte) error { return nil }); err != nil || known {
 		return err
 	}
+	next, err := c.inherited(items)
+	if err != nil {
+		return err
+	}
+	return c.set(key, reached{next: next, last: -1}.encode())
+}
+
+// inherited returns how far the dead letters of items were sent by a state that has no position of them.
+func (c *change) inherited(items string) (next int64, err error) {
+	_, claimed, err := readClaim(c.txn, c.p.id)
+	if err != nil || claimed {
+		return 0, err
+	}
 	served, err := get(c.txn, seqKey(c.p.id), func([]byte) error { return nil })
 	if err != nil || !served {
-		return err
+		return 0, err
 	}
 	r, listed, err := readOffset(c.txn, items, c.p.id)
 	if err != nil || !listed {
-		return err
+		return 0, err
 	}
-	return c.set(key, reached{next: r.next, last: -1}.encode())
+	return r.next, nil
 }
 
 // buriedSuffix marks the position of the dead letters of a topic that every process reads and one sends; no topic's name has an @.

@@ -131,6 +131,9 @@ func (c *change) learn(m *Message) error {
 	case RoleGenerated:
 		return c.adopt(m)
 	case RoleDeadletter:
+		if len(m.place().offset) == 0 && len(m.header(headerID)) > 0 {
+			return c.adopt(m) // an image that was too large for its own topic: it is not to be made a second time either
+		}
 		return c.await(m)
 	}
 	return nil
@@ -158,7 +161,7 @@ func (c *change) adopt(m *Message) error {
 	return c.remember(g.UserID, &memory)
 }
 
-// await marks a dead letter whose record is still to be folded. Its bytes belong to the mark: another record in that place is another
+// await marks a dead letter whose record is still to be buried. Its bytes belong to the mark: another record in that place is another
 // log's.
 func (c *change) await(m *Message) error {
 	place := m.place()
@@ -166,11 +169,20 @@ func (c *change) await(m *Message) error {
 	if !ok {
 		return nil
 	}
-	r, followed, err := readOffset(c.txn, source.Topic, source.Partition)
+	r, followed, err := c.buriedTo(source)
 	if err != nil || followed && source.Offset < r.next {
 		return err
 	}
 	return c.set(buriedKey(c.p.id, buriedOf(place, m.Key, m.Value)), []byte{valueVersion})
+}
+
+// buriedTo returns how far the dead letters of a record's topic are in the outbox or sent. Where they have a position of their own, that
+// counts: the catalogue is read on while the partition is nobody's.
+func (c *change) buriedTo(s schemas.Source) (r reached, followed bool, err error) {
+	if r, followed, err = readOffset(c.txn, s.Topic+buriedSuffix, s.Partition); err != nil || followed {
+		return r, followed, err
+	}
+	return readOffset(c.txn, s.Topic, s.Partition)
 }
 
 // awaited reports whether a dead letter was found on its topic before its record was folded, and drops the mark.
