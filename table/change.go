@@ -162,11 +162,14 @@ func (c *change) advance(topic string, partition int32, first, next int64, last 
 }
 
 // send puts a message in the outbox.
-func (c *change) send(seq uint64, index int, m *Message) error {
+func (c *change) send(seq uint64, index int, m *Message) error { return c.sendFor(nil, seq, index, m) }
+
+// sendFor puts a message in the outbox with the encoded intent that it answers.
+func (c *change) sendFor(cause []byte, seq uint64, index int, m *Message) error {
 	if c.t.options.Silent {
 		return nil
 	}
-	if err := c.set(messageKey(c.p.id, seq, index), encodeMessage(m)); err != nil {
+	if err := c.set(messageKey(c.p.id, seq, index), encodeMessage(m, cause)); err != nil {
 		return err
 	}
 	c.then(func() {

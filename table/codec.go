@@ -240,9 +240,10 @@ func decodeIntent(b []byte) (in Intent, done int, err error) {
 	return in, done, s.end()
 }
 
-// encodeMessage writes a message; the key comes first so that a scan can find a user's without reading the rest.
-func encodeMessage(m *Message) []byte {
-	n := 16 + len(m.Role) + len(m.Key) + len(m.Value)
+// encodeMessage writes a message; the key comes first so that a scan can find a user's without reading the rest. cause, the intent of an
+// image that was asked for, comes last; nil for others.
+func encodeMessage(m *Message, cause []byte) []byte {
+	n := 16 + len(m.Role) + len(m.Key) + len(m.Value) + 4 + len(cause)
 	for _, h := range m.Headers {
 		n += 8 + len(h.Key) + len(h.Value)
 	}
@@ -255,19 +256,32 @@ func encodeMessage(m *Message) []byte {
 		b = appendString(b, h.Key)
 		b = appendBytes(b, h.Value)
 	}
+	if cause != nil {
+		b = appendBytes(b, cause)
+	}
 	return b
 }
 
 func decodeMessage(b []byte) (Message, error) {
+	m, _, err := decodeCaused(b)
+	return m, err
+}
+
+// decodeCaused reads a message and the intent that stands behind it, nil for none.
+func decodeCaused(b []byte) (m Message, cause []byte, err error) {
 	s := scan("message", b)
-	m := Message{Role: s.string(), Key: s.bytes(), Value: s.bytes()}
+	m = Message{Role: s.string(), Key: s.bytes(), Value: s.bytes()}
 	for range s.uint16() {
 		m.Headers = append(m.Headers, schemas.Header{Key: s.string(), Value: s.bytes()})
 		if s.bad {
 			break
 		}
 	}
-	return m, s.end()
+	if len(s.b) > 0 {
+		cause = s.bytes()
+		s.bad = s.bad || cause == nil
+	}
+	return m, cause, s.end()
 }
 
 // messageOwner reads role and key, and whether the value is null.

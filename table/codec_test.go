@@ -39,10 +39,11 @@ func TestValuesRoundTrip(t *testing.T) {
 		for range rapid.IntRange(0, 3).Draw(t, "headers") {
 			m.Headers = append(m.Headers, schemas.Header{Key: text.Draw(t, "header"), Value: raw.Draw(t, "value")})
 		}
-		if got, err := decodeMessage(encodeMessage(&m)); err != nil || !reflect.DeepEqual(got, m) {
+		cause := rapid.SampledFrom([][]byte{nil, {}, []byte("intent")}).Draw(t, "cause")
+		if got, why, err := decodeCaused(encodeMessage(&m, cause)); err != nil || !reflect.DeepEqual(got, m) || !bytes.Equal(why, cause) || (why == nil) != (cause == nil) {
 			t.Fatalf("message %+v, %v", got, err)
 		}
-		if role, key, null, err := messageOwner(encodeMessage(&m)); err != nil || role != m.Role || !bytes.Equal(key, m.Key) || null != (m.Value == nil) {
+		if role, key, null, err := messageOwner(encodeMessage(&m, cause)); err != nil || role != m.Role || !bytes.Equal(key, m.Key) || null != (m.Value == nil) {
 			t.Fatalf("owner %s %q, %v", role, key, err)
 		}
 		v := Vector{Values: floats.Draw(t, "vector"), PriorVersion: text.Draw(t, "version"), Events: rapid.Uint64().Draw(t, "events"), AsOf: rapid.Int64().Draw(t, "as of")}
@@ -67,7 +68,8 @@ func TestValuesRoundTrip(t *testing.T) {
 func FuzzDecodeValues(f *testing.F) {
 	yes, seed, guidance := true, uint64(3), 4.
 	f.Add(encodeIntent(&Intent{ID: "i", UserID: "u", Images: &yes, Seed: &seed, Guidance: &guidance, After: &schemas.Position{Offset: 4}}, 3))
-	f.Add(encodeMessage(&Message{Role: RoleVectors, Key: []byte("k"), Headers: []schemas.Header{{Key: "a"}}}))
+	f.Add(encodeMessage(&Message{Role: RoleVectors, Key: []byte("k"), Headers: []schemas.Header{{Key: "a"}}}, nil))
+	f.Add(encodeMessage(&Message{Role: RoleGenerated, Key: []byte("k"), Value: []byte("v")}, []byte("intent")))
 	f.Add(encodeVector(&Vector{Values: []float32{1}, PriorVersion: "v"}))
 	f.Add(encodeMemory(&Memory{ID: "m", Record: []byte("{}")}))
 	f.Add(encodeMemoryID(7, []float32{1, 2}))
@@ -82,7 +84,7 @@ func FuzzDecodeValues(f *testing.F) {
 				t.Error("an intent does not survive encoding")
 			}
 		}
-		if m, err := decodeMessage(b); err == nil && !bytes.Equal(encodeMessage(&m), b) {
+		if m, cause, err := decodeCaused(b); err == nil && !bytes.Equal(encodeMessage(&m, cause), b) {
 			t.Error("a message is read as another")
 		}
 		if v, err := decodeVector(b); err == nil && len(encodeVector(&v)) != len(b) {

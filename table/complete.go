@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	badger "github.com/dgraph-io/badger/v4"
+
+	"rebeca/schemas"
 )
 
 // Completion is what became of an intent.
@@ -152,14 +154,18 @@ func (c *change) current(f *Completion) (*Vector, []Message, error) {
 
 // unit writes the message and the memory of one index, unless the topic holds the image already.
 func (c *change) unit(f *Completion, messages []Message, at progress) error {
+	var cause []byte
 	if in := c.p.waiting.intents[f.Seq]; in != nil && at.unit < len(f.Memories) {
 		there, err := c.published(f.UserID, f.Memories[at.unit].ID, in.At)
 		if err != nil || there {
 			return err
 		}
+		if in.Trigger == schemas.TriggerRequest {
+			cause = encodeIntent(&in.Intent, 0)
+		}
 	}
 	if at.unit < len(messages) {
-		if err := c.send(at.seq, at.unit, &messages[at.unit]); err != nil {
+		if err := c.sendFor(cause, at.seq, at.unit, &messages[at.unit]); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,8 @@ package table
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -72,13 +74,18 @@ func (f *folding) erase(user string, m mark) error {
 			}
 		}
 	}
-	if err := f.forgetMemory(user, m.offset); err != nil {
+	unsent, err := f.recall(user)
+	if err != nil {
 		return err
 	}
-	if err := f.forgetIntents(user, m); err != nil {
+	again := f.askedAfter(user, m, unsent)
+	if err := f.forgetMemory(user, m.offset, again, unsent); err != nil {
 		return err
 	}
-	if err := f.recall(user); err != nil {
+	if err := f.replace(f.p.waiting.of(user)); err != nil {
+		return err
+	}
+	if err := f.wait(user, again); err != nil {
 		return err
 	}
 	f.out.gone = append(f.out.gone, user)
@@ -90,18 +97,30 @@ func (f *folding) erase(user string, m mark) error {
 	return nil
 }
 
-// forgetIntents deletes a user's intents. A request made after the forget is of the next life, though it was read first: it waits anew,
-// under another sequence number, so that what is being made for it from the forgotten row finds no intent.
-func (f *folding) forgetIntents(user string, m mark) error {
-	waiting := f.p.waiting.of(user)
-	if err := f.replace(waiting); err != nil {
-		return err
-	}
-	for _, seq := range waiting {
-		in := f.p.waiting.intents[seq].Intent
-		if in.Trigger != schemas.TriggerRequest || in.At.UnixMilli() <= m.until {
-			continue
+// askedAfter returns the requests of a user that were made after the forget, though they were read first, and are not answered in full:
+// those that wait, and those whose images lay in the outbox. They are of the next life.
+func (f *folding) askedAfter(user string, m mark, unsent recalled) (again []Intent) {
+	take := func(in Intent) {
+		if in.Trigger == schemas.TriggerRequest && in.At.UnixMilli() > m.until {
+			again = append(again, in)
 		}
+	}
+	waiting := f.p.waiting.of(user)
+	for _, seq := range waiting {
+		take(f.p.waiting.intents[seq].Intent)
+	}
+	for _, seq := range slices.Sorted(maps.Keys(unsent.causes)) {
+		if !slices.Contains(waiting, seq) { // else a part of its images is in the outbox
+			take(unsent.causes[seq])
+		}
+	}
+	return again
+}
+
+// wait lets requests wait anew, under other sequence numbers, so that what is being made for them from the forgotten row finds no intent.
+// Their images that were sent already are known by name.
+func (f *folding) wait(user string, again []Intent) error {
+	for _, in := range again {
 		if _, err := f.asked(user, in.RequestID); err != nil { // remembered anew
 			return err
 		}
@@ -114,29 +133,56 @@ func (f *folding) forgetIntents(user string, m mark) error {
 	return nil
 }
 
+// recalled is what was unsent of a user who is forgotten.
+type recalled struct {
+	causes map[uint64]Intent // the requests whose images it was, by sequence number
+	ids    map[string]bool   // of images
+}
+
 // recall deletes a user's unsent images and vectors.
-func (c *change) recall(user string) error {
-	var keys [][]byte
+func (c *change) recall(user string) (recalled, error) {
+	out := recalled{map[uint64]Intent{}, map[string]bool{}}
+	if c.p.outbox.len() == 0 {
+		return out, nil
+	}
+	var found []Outgoing
 	err := scanFrom(c.txn, queuePrefix(c.p.id, 'm'), messageKey(c.p.id, c.p.outbox.head(), 0), func(item *badger.Item) error {
 		return item.Value(func(b []byte) error {
 			role, key, _, err := messageOwner(b)
-			if err == nil && role != RoleDeadletter && string(key) == user {
-				keys = append(keys, item.KeyCopy(nil))
+			if err != nil || role == RoleDeadletter || string(key) != user {
+				return err
 			}
-			return err
+			_, seq, index, err := splitMessageKey(item.Key())
+			if err != nil {
+				return err
+			}
+			found = append(found, Outgoing{Seq: seq, Index: index})
+			return out.take(c.p.id, seq, b)
 		})
 	})
 	if err != nil {
+		return out, err
+	}
+	for _, o := range found {
+		if err := c.unsend(messageKey(c.p.id, o.Seq, o.Index), o.Seq); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// take notes of an encoded message whose answer it is a part of.
+func (r recalled) take(partition int32, seq uint64, b []byte) error {
+	m, cause, err := decodeCaused(b)
+	if err != nil || m.Role != RoleGenerated {
 		return err
 	}
-	for _, key := range keys {
-		_, seq, _, err := splitMessageKey(key)
-		if err != nil {
-			return err
-		}
-		if err := c.unsend(key, seq); err != nil {
-			return err
-		}
+	r.ids[string(m.header(headerID))] = true
+	if cause == nil {
+		return nil
 	}
-	return nil
+	in, _, err := decodeIntent(cause)
+	in.Partition = partition
+	r.causes[seq] = in
+	return err
 }

@@ -152,7 +152,8 @@ func scanFrom(txn *badger.Txn, prefix, start []byte, fn func(*badger.Item) error
 }
 
 // Trim deletes messages that the broker has acknowledged and notes the position behind them in their topic; the zero Position notes
-// nothing. Those already gone are passed over.
+// nothing. Those already gone are passed over; an image that left the outbox while it was being sent, because its user was forgotten, is
+// known as published from then on.
 func (t *Table) Trim(partition int32, out []Outgoing, behind Position) error {
 	p, err := t.part(partition)
 	if err != nil {
@@ -160,15 +161,19 @@ func (t *Table) Trim(partition int32, out []Outgoing, behind Position) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := t.trim(p, out, behind); err != nil {
+	gone, err := t.trim(p, out, behind)
+	if err == nil && len(gone) > 0 {
+		_, err = t.found(p, gone, Position{})
+	}
+	if err != nil {
 		return fmt.Errorf("trimming the outbox of partition %d: %w", partition, err)
 	}
 	return nil
 }
 
-// trim is Trim.
+// trim deletes messages, notes the position behind them, and returns the images that were not there.
 // REQUIRES: p.mu is held.
-func (t *Table) trim(p *partition, out []Outgoing, behind Position) error {
+func (t *Table) trim(p *partition, out []Outgoing, behind Position) (gone []Message, err error) {
 	for len(out) > 0 {
 		chunk := out[:min(len(out), trimChunk)]
 		out = out[len(chunk):]
@@ -180,6 +185,9 @@ func (t *Table) trim(p *partition, out []Outgoing, behind Position) error {
 					return err
 				}
 				if !found {
+					if o.Role == RoleGenerated {
+						gone = append(gone, o.Message)
+					}
 					continue
 				}
 				if err := c.unsend(key, o.Seq); err != nil {
@@ -192,10 +200,10 @@ func (t *Table) trim(p *partition, out []Outgoing, behind Position) error {
 			return c.reach(behind)
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return gone, nil
 }
 
 // trimChunk keeps a trim well within a transaction.

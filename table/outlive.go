@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"rebeca/schemas"
@@ -27,6 +28,11 @@ func (c *change) outlive(g schemas.Generated) error {
 	if ahead, err := c.ahead(g.Source); err != nil || !ahead && !c.p.waiting.causedBy(g.Source) {
 		return err
 	}
+	return c.keepName(g)
+}
+
+// keepName writes the name of an image, with its cause's time.
+func (c *change) keepName(g schemas.Generated) error {
 	caused := g.CausedAt
 	if caused.IsZero() {
 		caused = time.UnixMilli(0)
@@ -76,9 +82,13 @@ func (c *change) ahead(s schemas.Source) (bool, error) {
 	return err == nil && (!followed || s.Offset >= r.next), err
 }
 
-// forgetMemory deletes the memory and the remembered requests of a user who is forgotten at an offset.
-func (f *folding) forgetMemory(user string, offset int64) error {
-	later, err := f.outliving(user, offset)
+// forgetMemory deletes the memory and the remembered requests of a user who is forgotten at an offset. Of requests that are to be answered
+// again the names of those images stay that were sent.
+func (f *folding) forgetMemory(user string, offset int64, again []Intent, unsent recalled) error {
+	sent := func(m *Memory) bool {
+		return !unsent.ids[m.ID] && slices.ContainsFunc(again, func(in Intent) bool { return in.Source == m.Source })
+	}
+	later, err := f.outliving(user, offset, sent)
 	if err != nil {
 		return err
 	}
@@ -104,9 +114,9 @@ func (f *folding) forgetMemory(user string, offset int64) error {
 	return nil
 }
 
-// outliving keeps the names of a user's images whose cause is still to be read, and returns those that belong to the life behind the forget,
-// the oldest first. In a state that was not restored there are none of either.
-func (f *folding) outliving(user string, offset int64) (later []Memory, err error) {
+// outliving keeps the names of a user's images whose cause is still to be read or that are named by keep, and returns those that belong to
+// the life behind the forget, the oldest first. In a state that was not restored there are none of the first and the last.
+func (f *folding) outliving(user string, offset int64, keep func(*Memory) bool) (later []Memory, err error) {
 	n, err := memories(f.txn, f.p.id, user)
 	if err != nil {
 		return nil, err
@@ -116,15 +126,22 @@ func (f *folding) outliving(user string, offset int64) (later []Memory, err erro
 		if err != nil {
 			return nil, err
 		}
-		if ahead, err := f.ahead(m.Source); err != nil || !ahead {
-			if err != nil {
-				return nil, err
-			}
+		ahead, err := f.ahead(m.Source)
+		if err != nil {
+			return nil, err
+		}
+		if !ahead && !keep(&m) {
 			continue
 		}
 		g, err := schemas.DecodeGenerated(m.Record)
 		if err != nil {
 			continue // not as we write it: nobody will ask for its id
+		}
+		if !ahead {
+			if err := f.keepName(g); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if g.AsOf.Offset >= offset {
 			later = append(later, m)

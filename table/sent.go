@@ -25,16 +25,22 @@ func (t *Table) Sent(partition int32, found []Message, behind Position) (trimmed
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if trimmed, err = t.found(p, found, behind); err != nil {
+		return nil, fmt.Errorf("noting what %s[%d] holds: %w", behind.Topic, partition, err)
+	}
+	return trimmed, nil
+}
+
+// found is Sent.
+// REQUIRES: p.mu is held.
+func (t *Table) found(p *partition, found []Message, behind Position) (trimmed []Outgoing, err error) {
 	if trimmed, err = t.unsent(p, found); err == nil {
-		err = t.trim(p, trimmed, Position{})
+		_, err = t.trim(p, trimmed, Position{})
 	}
 	if err == nil {
 		err = t.learn(p, found, behind)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("noting what %s[%d] holds: %w", behind.Topic, partition, err)
-	}
-	return trimmed, nil
+	return trimmed, err
 }
 
 // name names an output over crashes; "" has no name. A generated record that was too large for its topic and became a dead letter keeps

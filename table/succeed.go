@@ -168,7 +168,7 @@ func (t *Table) dismissUsers(w *badger.WriteBatch, c Cut) error {
 			}
 		}
 		seqs[partition]++
-		return w.Set(messageKey(partition, seqs[partition], 0), encodeMessage(&Message{Role: RoleVectors, Key: []byte(user)}))
+		return w.Set(messageKey(partition, seqs[partition], 0), encodeMessage(&Message{Role: RoleVectors, Key: []byte(user)}, nil))
 	})
 	for partition, seq := range seqs {
 		if err == nil {

@@ -32,11 +32,12 @@ const settle = 3 * time.Minute
 // service is a configuration of the binary, and the process while it runs.
 type service struct {
 	binary, config, listen, log string
+	worker                      bool // it does not train
 	process                     *process.Process
 }
 
-// configure writes a small configuration for a broker at address.
-func configure(t *testing.T, address string) *service {
+// configure writes a small configuration for a broker at address. more are further lines of it.
+func configure(t *testing.T, address string, more ...string) *service {
 	t.Helper()
 	binary, err := process.Binary()
 	if err != nil {
@@ -44,11 +45,7 @@ func configure(t *testing.T, address string) *service {
 	}
 	dir := t.TempDir()
 	s := &service{binary: binary, config: filepath.Join(dir, "rebeca.yaml"), listen: freeAddress(t), log: filepath.Join(dir, "rebeca.log")}
-	text := fmt.Sprintf("kafka: {brokers: [%q]}\nstate: {dir: %q}\nprior: {dim: %d}\nhttp: {listen: %q}\n",
-		address, filepath.Join(dir, "state"), dim, s.listen)
-	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.write(t, address, filepath.Join(dir, "state"), more...)
 	t.Cleanup(func() {
 		if s.process != nil {
 			s.process.Kill()
@@ -60,6 +57,18 @@ func configure(t *testing.T, address string) *service {
 	})
 	return s
 }
+
+// write writes the configuration, anew where there is one.
+func (s *service) write(t *testing.T, address, state string, more ...string) {
+	t.Helper()
+	text := fmt.Sprintf("kafka: {brokers: [%q]}\nstate: {dir: %q}\nprior: {dim: %d}\nhttp: {listen: %q, advertise: %q}\n%s\n",
+		address, state, dim, s.listen, s.url(), strings.Join(more, "\n"))
+	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *service) url() string { return "http://" + s.listen }
 
 // run runs a verb to its end and returns what it printed on standard output.
 func (s *service) run(t *testing.T, args ...string) []byte {
@@ -75,13 +84,24 @@ func (s *service) run(t *testing.T, args ...string) []byte {
 	return out.Bytes()
 }
 
-// serve starts the service and waits until it is ready.
-func (s *service) serve(t *testing.T) {
+// start starts the service.
+func (s *service) start(t *testing.T) {
 	t.Helper()
 	var err error
 	if s.process, err = process.Start(s.log, s.binary, "serve", "-c", s.config); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// serve starts the service and waits until it is ready.
+func (s *service) serve(t *testing.T) {
+	t.Helper()
+	s.start(t)
+	s.ready(t)
+}
+
+func (s *service) ready(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), settle)
 	defer cancel()
 	if _, err := s.process.Answers(ctx, "http://"+s.listen+"/readyz"); err != nil {
@@ -93,6 +113,12 @@ func (s *service) serve(t *testing.T) {
 type status struct {
 	Lag          struct{ Fold, Publish, Train *int64 } `json:"lag"`
 	PriorVersion string                                `json:"prior_version"`
+	EventsFolded int64                                 `json:"events_folded"`
+	Partitions   []struct {
+		Partition int32
+		State     string
+	}
+	Stopped []struct{ Partition, Code, Message string }
 }
 
 func (s *service) status() (status, error) {
@@ -117,7 +143,7 @@ func (s *service) rest(t *testing.T) status {
 		if got, err = s.status(); err != nil {
 			return false, err
 		}
-		if !zero(got.Lag.Fold) || !zero(got.Lag.Publish) || !zero(got.Lag.Train) {
+		if !zero(got.Lag.Fold) || !zero(got.Lag.Publish) || !s.worker && !zero(got.Lag.Train) {
 			since = time.Time{}
 			return false, nil
 		}
@@ -325,11 +351,16 @@ func killAndCompare(t *testing.T, b *broker, s *service, rng *rand.Rand) {
 		t.Errorf("SIGTERM: %v", err)
 	}
 	want := foldLog(t, readLog(t, b, "feedback"))
-	got := inspectUsers(t, s)
+	events := compareRows(t, inspectUsers(t, s), want)
+	t.Logf("%d events of %d users are folded once each, after 3 kills", events, len(want))
+}
+
+// compareRows holds what a service has of users against the log, and returns how many events they have.
+func compareRows(t *testing.T, got map[string]inspected, want map[string]*counts) (events int) {
+	t.Helper()
 	if len(got) != len(want) {
 		t.Errorf("%d users, want %d", len(got), len(want))
 	}
-	events := 0
 	for user, w := range want {
 		events += w.events
 		g := got[user]
@@ -344,7 +375,7 @@ func killAndCompare(t *testing.T, b *broker, s *service, rng *rand.Rand) {
 			t.Errorf("%s has no vector: %+v", user, g)
 		}
 	}
-	t.Logf("%d events of %d users are folded once each, after 3 kills", events, len(want))
+	return events
 }
 
 // inspected is a line of `inspect users --json`.
