@@ -73,7 +73,7 @@ embeddings and images to Kafka.`,
 	root.AddCommand(
 		serveCommand(), demoCommand(), brokerCommand(), topicsCommand(), inspectCommand(), sampleCommand(),
 		snapshotCommand(), partitionsCommand(), replayCommand(), deadletterCommand(), feedbackCommand(), itemsCommand(), priorCommand(), forgetCommand(),
-		eraseCommand(), configCommand(), versionCommand(),
+		eraseCommand(), evalCommand(), configCommand(), versionCommand(),
 	)
 	return root
 }

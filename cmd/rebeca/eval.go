@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"rebeca/eval"
+	"rebeca/internal/ort"
+)
+
+func evalCommand() *cobra.Command {
+	return group("eval", "Measure how well the service learns", evalStream())
+}
+
+func evalStream() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "stream", Short: "Learn a known world in one pass and score what its people are given", Args: noArgs,
+		Long: `Play a world whose truth is known once through its events, with the real table,
+trainer and sampler in this process and without Kafka, and score what people
+would be given: before any feedback, after 1/4, 1/2 and all of the stream. The
+same seed gives the same report, its seconds excepted.
+
+--set changes one value of the recipe, as in --set train.pseudo_share=.2,
+--set prior.hidden=128, --set sampler.guidance=2.5 or --set window.newest=48.`,
+	}
+	f := cmd.Flags()
+	name := f.String("world", "demo", "one of "+strings.Join(eval.Names(), ", "))
+	seeds := f.UintSlice("seeds", []uint{1}, "seeds of the world, the people and the prior, one run each")
+	events := f.Int("events", 0, "length of the stream (default: the world's)")
+	items := f.Int("items", 0, "size of the catalogue (default: the world's)")
+	persons := f.Int("people", 0, "number of people (default: the world's)")
+	dim := f.Int("dim", 0, "length of embeddings (default: the world's; worlds of pictures have 16)")
+	sets := f.StringArray("set", nil, "section.name=value of the recipe; may be repeated")
+	o := eval.DefaultOptions()
+	f.IntVar(&o.Asked, "asked", o.Asked, "people of each group that are asked")
+	f.IntVar(&o.Samples, "samples", o.Samples, "samples of each")
+	f.IntVar(&o.Visitors, "newcomers", o.Visitors, "people that are asked with few events")
+	f.BoolVar(&o.Controls, "controls", o.Controls, "score the controls that learn nothing too")
+	all := f.Bool("all", false, "print every row, those of the controls too, in place of the summary")
+	library := f.String("onnxruntime", "", "ONNX Runtime's shared library (default: $REBECA_ONNXRUNTIME, then the cache)")
+	report := f.String("report", "", "write the reports to this file, JSON lines, one a seed")
+	asJSON := f.Bool("json", false, "print the reports as JSON lines in place of tables")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		shape, err := eval.Named(*name)
+		if err != nil {
+			return usageError{fmt.Errorf("--world: %w", err)}
+		}
+		for _, size := range []struct {
+			flag string
+			to   *int
+			v    int
+		}{{"events", &shape.Events, *events}, {"items", &shape.Items, *items}, {"people", &shape.People, *persons}, {"dim", &shape.Dim, *dim}} {
+			if f.Changed(size.flag) {
+				*size.to = size.v
+			}
+		}
+		if err := shape.Validate(); err != nil {
+			return usageError{fmt.Errorf("world %s: %w", *name, err)}
+		}
+		recipe := eval.DefaultRecipe(shape.Dim)
+		for _, s := range *sets {
+			if err := recipe.Set(s); err != nil {
+				return usageError{fmt.Errorf("--set %w", err)}
+			}
+		}
+		if o.Asked < 1 || o.Samples < 1 || o.Visitors < 1 {
+			return usageError{errors.New("--asked, --samples and --newcomers need at least 1")}
+		}
+		if err := writable(*report); err != nil {
+			return fmt.Errorf("--report: %w", err)
+		}
+		path, err := ort.Locate(*library)
+		if err != nil {
+			return err
+		}
+		if err := ort.Open(path); err != nil {
+			return err
+		}
+		o.Progress, o.Logger = cmd.ErrOrStderr(), newLogger(cmd.ErrOrStderr(), slog.LevelWarn)
+		worlds := &eval.Worlds{Runtime: recipe.Runtime, Progress: o.Progress}
+		var lines []byte
+		for _, seed := range *seeds {
+			w, err := worlds.New(cmd.Context(), shape, uint64(seed))
+			if err != nil {
+				return err
+			}
+			recipe.Train.Seed = uint64(seed)
+			got, err := eval.Run(cmd.Context(), w, recipe, o)
+			if err != nil {
+				return err
+			}
+			line, err := json.Marshal(got)
+			if err != nil {
+				return fmt.Errorf("encoding the report: %w", err)
+			}
+			lines = append(append(lines, line...), '\n')
+			switch {
+			case *asJSON:
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", line)
+			case *all:
+				err = got.Lines(cmd.OutOrStdout())
+			default:
+				err = got.Table(cmd.OutOrStdout())
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if *report == "" {
+			return nil
+		}
+		if err := os.WriteFile(*report, lines, 0o644); err != nil {
+			return fmt.Errorf("--report: %w", err)
+		}
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,228 @@
+package eval
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"rebeca/eval/shapes"
+)
+
+// Measures are what a group's samples score, by name: see [yardstick.score]. A measure that cannot be taken is not there; none is NaN.
+type Measures map[string]float64
+
+// yardstick scores samples by a world's truth.
+type yardstick struct {
+	world *World
+	judge *shapes.Judge
+	near  float64 // mean distance of a fresh item to the nearest of the catalogue
+	taste float64 // mean distance of two items of one taste
+	scale float64 // standard deviation of the catalogue over all dimensions
+}
+
+// probes bounds the items that the units of distance are taken from.
+const probes = 2048
+
+func newYardstick(w *World) (*yardstick, error) {
+	judge, err := shapes.NewJudge(w.Items, make([]shapes.Taste, len(w.Items)))
+	if err != nil {
+		return nil, err
+	}
+	y := &yardstick{world: w, judge: judge}
+	rng := random(w.Seed, useYardstick, 0)
+	if fresh := w.Fresh[:min(len(w.Fresh), probes)]; len(fresh) > 0 {
+		_, d := y.nearest(fresh)
+		y.near = mean(d)
+	}
+	var pairs []float64
+	for range probes {
+		of := w.ItemsOf[w.Cells[rng.IntN(len(w.Items))]]
+		if a, b := of[rng.IntN(len(of))], of[rng.IntN(len(of))]; a != b {
+			pairs = append(pairs, distance(w.Items[a], w.Items[b]))
+		}
+	}
+	y.taste, y.scale = mean(pairs), deviation(w.Items)
+	return y, nil
+}
+
+// nearest returns the nearest item of the catalogue and its distance; -1 for what is not finite.
+func (y *yardstick) nearest(x [][]float32) (at []int, d []float64) {
+	at, d = make([]int, len(x)), make([]float64, len(x))
+	y.judge.Nearest(at, x)
+	for i, k := range at {
+		if k >= 0 {
+			d[i] = distance(x[i], y.world.Items[k])
+		}
+	}
+	return at, d
+}
+
+// truth is what fresh real likes of a person look like: two independent draws of them.
+type truth struct {
+	mixture   []float64 // over tastes
+	one, two  [][]float32
+	hasCopies bool // a taste has no fresh items: the catalogue's own stand in
+}
+
+// fresh draws n real likes of p that are in no catalogue.
+func (w *World) fresh(mixture []float64, n int, rng *rand.Rand) (out [][]float32) {
+	for range n {
+		t := choose(mixture, rng)
+		if of := w.FreshOf[t]; len(of) > 0 {
+			out = append(out, w.Fresh[of[rng.IntN(len(of))]])
+		} else {
+			of := w.ItemsOf[t]
+			out = append(out, w.Items[of[rng.IntN(len(of))]])
+		}
+	}
+	return out
+}
+
+// truths draws what is true of the subjects of a group; the same group gives the same.
+func (y *yardstick) truths(g group) []truth {
+	out := make([]truth, len(g.subjects))
+	for i := range out {
+		rng := random(y.world.Seed^hash(g.name), useTruth, i)
+		m := y.world.Mixture(&g.subjects[i].Person)
+		out[i] = truth{mixture: m, one: y.world.fresh(m, g.samples, rng), two: y.world.fresh(m, g.samples, rng)}
+	}
+	return out
+}
+
+// score takes every measure of samples [subject][sample][Dim] and returns the means over subjects:
+//
+//	p          share of samples whose nearest item shows a liked taste (p_se: its standard error over people)
+//	cov        share of liked tastes that get at least a quarter of a fair share of the samples
+//	tv         total variation between the samples' tastes and the true mixture of the person's likes
+//	catalogue  distance to the nearest item, in that of fresh items: a fresh item has 1, a copy 0
+//	own        distance to the nearest like of the window, in the mean distance of two items of one taste
+//	w2         W2² between the samples and fresh real likes, in squared deviations of the catalogue
+//	diversity  mean distance between two samples of a person, in the mean distance of two items of one taste
+func (y *yardstick) score(g group, truths []truth, samples [][][]float32) Measures {
+	sums := map[string][]float64{}
+	add := func(name string, v float64) {
+		if !math.IsNaN(v) && !math.IsInf(v, 0) {
+			sums[name] = append(sums[name], v)
+		}
+	}
+	var flat [][]float32
+	for _, s := range samples {
+		flat = append(flat, s...)
+	}
+	at, d := y.nearest(flat)
+	for i, s := range samples {
+		n := len(s)
+		if n == 0 {
+			continue
+		}
+		subject := &g.subjects[i]
+		got := make([]float64, y.world.Shape.Tastes)
+		for k := range n {
+			if at[k] >= 0 {
+				got[y.world.Cells[at[k]]] += 1 / float64(n)
+			}
+			add("catalogue", d[k]/y.near)
+		}
+		at, d = at[n:], d[n:]
+		p, covered, apart := 0., 0., 0.
+		for t, share := range got {
+			apart += math.Abs(share-truths[i].mixture[t]) / 2
+		}
+		for _, t := range subject.Person.Liked {
+			p += got[t]
+			if 4*float64(len(subject.Person.Liked))*got[t] >= 1-1e-9 {
+				covered += 1 / float64(len(subject.Person.Liked))
+			}
+		}
+		add("p", p)
+		add("cov", covered)
+		add("tv", apart)
+		add("w2", transport(s, truths[i].two[:n])/(y.scale*y.scale*float64(y.world.Dim)))
+		add("diversity", spread(s)/y.taste)
+		if likes := subject.Likes(); len(likes) > 0 {
+			for _, x := range s {
+				near := math.Inf(1)
+				for _, l := range likes {
+					near = min(near, square(x, y.world.Items[l]))
+				}
+				add("own", math.Sqrt(near)/y.taste)
+			}
+		}
+	}
+	m := Measures{}
+	for name, v := range sums {
+		m[name] = mean(v)
+	}
+	if v := sums["p"]; len(v) > 1 {
+		m["p_se"] = standardError(v)
+	}
+	return m
+}
+
+// spread is the mean distance of two of the samples; NaN for fewer than two.
+func spread(s [][]float32) float64 {
+	sum, n := 0., 0
+	for i := range s {
+		for j := range i {
+			sum += distance(s[i], s[j])
+			n++
+		}
+	}
+	return sum / float64(n)
+}
+
+func distance(a, b []float32) float64 { return math.Sqrt(square(a, b)) }
+
+func mean(v []float64) float64 {
+	s := 0.
+	for _, x := range v {
+		s += x
+	}
+	return s / float64(len(v))
+}
+
+func standardError(v []float64) float64 {
+	m, s := mean(v), 0.
+	for _, x := range v {
+		s += (x - m) * (x - m)
+	}
+	return math.Sqrt(s / float64(len(v)-1) / float64(len(v)))
+}
+
+// deviation is the standard deviation over all dimensions about the mean of each.
+func deviation(items [][]float32) float64 {
+	s, n := 0., 0
+	for d := range items[0] {
+		m := 0.
+		for _, e := range items {
+			m += float64(e[d]) / float64(len(items))
+		}
+		for _, e := range items {
+			s += (float64(e[d]) - m) * (float64(e[d]) - m)
+			n++
+		}
+	}
+	return math.Sqrt(s / float64(n))
+}
+
+// choose draws an index by weight; the weights add up to 1.
+func choose(weights []float64, rng *rand.Rand) int {
+	x, last := rng.Float64(), 0
+	for i, w := range weights {
+		if w > 0 {
+			last = i
+			if x -= w; x < 0 {
+				return i
+			}
+		}
+	}
+	return last
+}
+
+// hash is FNV-1a: names give seeds.
+func hash(name string) uint64 {
+	h := uint64(0xcbf29ce484222325)
+	for i := range len(name) {
+		h = (h ^ uint64(name[i])) * 0x100000001b3
+	}
+	return h
+}

@@ -1,0 +1,179 @@
+package eval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"rebeca/online"
+	"rebeca/prior"
+	"rebeca/sampler"
+	"rebeca/schemas"
+)
+
+// Rebeca is the service as a contestant: its trainer over a table, and samples by the last version that the trainer announced.
+type Rebeca struct {
+	recipe  Recipe
+	dir     string // of checkpoints
+	trainer *online.Trainer
+	drive   *online.Drive
+
+	version schemas.PriorVersion // last announced
+	model   *prior.Model         // of loaded
+	loaded  string               // version
+}
+
+// newRebeca makes the service's trainer over a table.
+func newRebeca(r Recipe, h *house, log *slog.Logger) (*Rebeca, error) {
+	c := &Rebeca{recipe: r, dir: filepath.Join(h.dir, "prior")}
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making a directory for checkpoints: %w", err)
+	}
+	c.trainer = online.New(r.Train, r.Prior, people{h.Table}, c.dir, c.announced, log, nil)
+	if _, err := c.trainer.Open(); err != nil {
+		return nil, err
+	}
+	c.drive = c.trainer.Drive()
+	return c, nil
+}
+
+func (c *Rebeca) announced(_ context.Context, v schemas.PriorVersion) error {
+	c.version = v
+	return nil
+}
+
+// Name implements [Contestant].
+func (c *Rebeca) Name() string { return "rebeca" }
+
+// Begin implements [Learner].
+func (c *Rebeca) Begin(ctx context.Context) error {
+	if err := c.drive.Begin(ctx); err != nil {
+		return err
+	}
+	return c.Rest(ctx)
+}
+
+// Learn implements [Learner].
+func (c *Rebeca) Learn(ctx context.Context, events []online.Example) error {
+	return c.drive.Learn(ctx, events)
+}
+
+// Rest implements [Learner].
+func (c *Rebeca) Rest(ctx context.Context) error {
+	if err := c.drive.Rest(ctx); err != nil {
+		return err
+	}
+	return c.load()
+}
+
+// load makes the announced version the one that samples.
+func (c *Rebeca) load() error {
+	if c.version.Version == c.loaded {
+		return nil
+	}
+	st, err := prior.LoadState(c.version.URI)
+	if err != nil {
+		return fmt.Errorf("loading version %s: %w", c.version.Version, err)
+	}
+	m, err := prior.NewModel(st, c.recipe.Runtime)
+	if err != nil {
+		return fmt.Errorf("loading version %s: %w", c.version.Version, err)
+	}
+	if c.model != nil {
+		err = c.model.Close()
+	}
+	c.model, c.loaded = m, c.version.Version
+	return err
+}
+
+// Ready implements [Learner].
+func (c *Rebeca) Ready() string {
+	if c.model == nil {
+		return "no_prior"
+	}
+	return ""
+}
+
+// Spent implements [Learner].
+func (c *Rebeca) Spent() Spent {
+	s := c.trainer.Status()
+	return Spent{Steps: s.Step, Examples: s.Examples}
+}
+
+// Close implements [Learner].
+func (c *Rebeca) Close() error {
+	c.drive.Close()
+	if c.model == nil {
+		return nil
+	}
+	return c.model.Close()
+}
+
+// Sample implements [Contestant]: by the recipe's guidance.
+func (c *Rebeca) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
+	return c.sample(ctx, subjects, n, seed, c.recipe.Sampler)
+}
+
+func (c *Rebeca) sample(ctx context.Context, subjects []Subject, n int, seed uint64, o sampler.Options) ([][][]float32, error) {
+	if c.model == nil {
+		return nil, errors.New("there is no prior yet")
+	}
+	contexts := make([]prior.Context, len(subjects))
+	for i := range subjects {
+		contexts[i] = subjects[i].Context
+	}
+	conditions, err := c.model.Encode(contexts)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][][]float32, len(subjects))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0)) // a sample has the same bits whoever shares its call
+	for i := range subjects {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			jobs := make([]sampler.Job, n)
+			rng := random(seed, useControl, i)
+			for k := range jobs {
+				jobs[k] = sampler.Job{Cond: conditions[i], Seed: rng.Uint64()}
+			}
+			var err error
+			out[i], err = sampler.Sample(c.model, o, jobs)
+			return err
+		})
+	}
+	return out, g.Wait()
+}
+
+// plain is the same prior without sharpening.
+type plain struct{ *Rebeca }
+
+// Name implements [Contestant].
+func (p plain) Name() string { return "rebeca_g1" }
+
+// Sample implements [Contestant]: guidance 1.
+func (p plain) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
+	o := p.recipe.Sampler
+	o.Guidance = 1
+	return p.sample(ctx, subjects, n, seed, o)
+}
+
+// population is the same prior without windows: what it would give anybody.
+type population struct{ *Rebeca }
+
+// Name implements [Contestant].
+func (p population) Name() string { return "population" }
+
+// Sample implements [Contestant].
+func (p population) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
+	nobody := make([]Subject, len(subjects))
+	return p.sample(ctx, nobody, n, seed, p.recipe.Sampler)
+}
