@@ -32,6 +32,10 @@ func (s *Service) Status() web.Status {
 		if t.Step > 0 {
 			st.Loss = &t.LossEMA
 		}
+		st.Training = &web.Training{
+			Verdict: string(t.Verdict), RefusedInARow: t.RefusedInARow, HeldUntil: t.HeldUntil,
+			HeldOut: t.HeldOut, HeldOutLoss: t.HeldOutLoss, Usable: t.Usable, Unresolved: t.Unresolved,
+		}
 	}
 	st.Stopped, st.GapsAccepted = s.stoppedReasons(), s.metrics.gapsN.Load()
 	st.ErasePending, st.Disk = s.table.ErasePending(), s.guard.status()
@@ -106,9 +110,10 @@ func (s *Service) isAssigned() bool {
 	return s.assigned
 }
 
-// trainLag counts events that are not in the weights in use: those behind the
-// announced cursor, those whose steps are still owed, or, while the newest
-// weights are not announced and loaded yet, at least one.
+// trainLag counts events that no weights in use know of, nor any that the guard
+// refused or an operator's choice held back: those behind the announced cursor,
+// those whose steps are still owed, or, while the newest weights are not decided
+// on or not loaded yet, at least one.
 func (s *Service) trainLag() int64 {
 	t := s.trainer.Status()
 	behind := int64(t.Backlog)
@@ -128,7 +133,7 @@ func (s *Service) trainLag() int64 {
 	if behind > 0 || s.follower == nil || t.Step == 0 {
 		return behind
 	}
-	if v := s.follower.version(); v.Version != t.Version || v.Step != t.Step {
+	if v := s.follower.version(); v.Version != t.Version || t.Untold > 0 {
 		return 1
 	}
 	return 0

@@ -3,7 +3,6 @@ package online
 import (
 	"context"
 	"maps"
-	"math"
 	"time"
 
 	"rebeca/schemas"
@@ -36,27 +35,40 @@ func (t *Trainer) announceIfDue(ctx context.Context) error {
 // release saves the weights as a new version and announces it, if there are
 // untold steps.
 func (t *Trainer) release(ctx context.Context) error {
-	if t.untold == 0 || t.refused() {
+	if t.untold == 0 || t.cramped() {
 		return nil
 	}
-	if err := t.score(); err != nil {
-		return err
-	}
-	number := t.number + 1
-	r := t.record
-	r.Cursor = maps.Clone(r.Cursor)
-	cp, err := t.store.save(t.learner.State(), number, r)
+	c, err := t.compare()
 	if err != nil {
 		return err
 	}
-	cp.times, t.times = t.times.all(), newEventTimes()
-	t.number, t.untoldCP, t.untold = number, cp, 0
+	number := t.number + 1
+	t.decided(number, t.judge(c), c)
+	r := t.record
+	r.Cursor = maps.Clone(r.Cursor)
+	st := t.learner.State()
+	cp, err := t.store.save(st, number, r)
+	if err != nil {
+		return err
+	}
+	t.number, t.untold = number, 0
+	if r.Verdict != Held {
+		cp.times, t.times = t.times.all(), newEventTimes()
+	}
+	if !r.Verdict.announced() {
+		return t.withhold(cp)
+	}
+	if r.Reference == number {
+		t.guard.ema = st.EMA
+	}
+	t.untoldCP, t.guard.settled = cp, r.Cursor
+	t.heldOut.renew()
 	return t.tell(ctx)
 }
 
-// refused reports whether there is no room for a checkpoint now, and says so
+// cramped reports whether there is no room for a checkpoint now, and says so
 // when that begins.
-func (t *Trainer) refused() bool {
+func (t *Trainer) cramped() bool {
 	if t.cfg.Room == nil {
 		return false
 	}
@@ -68,25 +80,6 @@ func (t *Trainer) refused() bool {
 		}
 	}
 	return t.roomErr != nil
-}
-
-// score notes the averaged weights' loss on the held-out events. A score that
-// is not finite is left out: the guard is not what learning stands on.
-func (t *Trainer) score() error {
-	t.record.HeldOut, t.record.HeldOutLoss = 0, 0
-	if err := t.heldOut.forget(t.people); err != nil {
-		return err
-	}
-	loss, ok, err := t.heldOut.score(t.learner, t.drawer.prior, stream(t.seed, streamScore, 0), false)
-	if err != nil || math.IsNaN(loss) || math.IsInf(loss, 0) {
-		t.log.Warn("held-out events give no score", "loss", loss, "err", err, "step", t.step)
-		return nil
-	}
-	if ok {
-		t.record.HeldOut, t.record.HeldOutLoss = len(t.heldOut.events), loss
-		t.metrics.heldOutLoss.Set(loss)
-	}
-	return nil
 }
 
 // tell announces untoldCP. An announcement that does not succeed is tried
@@ -111,21 +104,28 @@ func (t *Trainer) tell(ctx context.Context) error {
 	t.metrics.announced.Inc()
 	t.metrics.version.Set(float64(cp.number))
 	t.mu.Lock()
-	s := &t.mu.status
-	s.Version, s.Number, s.Announced = v.Version, v.Number, cp.record.Cursor
-	s.HeldOut, s.HeldOutLoss = cp.record.HeldOut, cp.record.HeldOutLoss
+	t.mu.status.Version, t.mu.status.Number = v.Version, v.Number
 	t.mu.Unlock()
-	t.log.Info("version announced", "version", v.Version, "step", v.Step, "loss", cp.record.LossEMA, "heldout_loss", cp.record.HeldOutLoss)
-	t.store.prune(t.cfg.Keep)
+	t.publishVerdict()
+	t.log.Info("version announced", "version", v.Version, "step", v.Step, "loss", cp.record.LossEMA, "verdict", cp.record.Verdict,
+		"heldout_loss", cp.record.HeldOutLoss, "worse", cp.record.Worse, "stderr", cp.record.WorseSE)
+	t.store.prune(t.cfg.Keep, t.record.Current, t.record.Reference)
 	return nil
 }
 
-// announcement is the record of c on `prior`. It is marked unguarded: nothing
-// refuses a version that scores worse than the one before.
+// announcement is the record of c on `prior`.
 func (c *checkpoint) announcement(at time.Time) schemas.PriorVersion {
 	m := map[string]float64{
-		"loss": c.record.Loss, "loss_ema": c.record.LossEMA, "unguarded": 1,
+		"loss": c.record.Loss, "loss_ema": c.record.LossEMA,
 		"examples": float64(c.record.Examples), "events": float64(c.record.Events),
+	}
+	switch c.record.Verdict {
+	case Unguarded:
+		m["unguarded"] = 1
+	case Promoted:
+		m["promoted_from"] = float64(c.record.From)
+	case Guarded:
+		m["heldout_reference_loss"], m["heldout_worse"], m["heldout_worse_stderr"] = c.record.ReferenceLoss, c.record.Worse, c.record.WorseSE
 	}
 	if c.record.HeldOut > 0 {
 		m["heldout_loss"], m["heldout_events"] = c.record.HeldOutLoss, float64(c.record.HeldOut)

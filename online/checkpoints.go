@@ -43,8 +43,14 @@ type record struct {
 	Loss     float64         `json:"loss"`
 	LossEMA  float64         `json:"loss_ema"`
 
-	HeldOut     int     `json:"heldout"` // events that HeldOutLoss is of
-	HeldOutLoss float64 `json:"heldout_loss"`
+	comparison
+	Verdict   Verdict `json:"verdict"`
+	Current   int64   `json:"current"`              // number of the version in use once this was decided on
+	Reference int64   `json:"reference"`            // number of the version that the next candidate is held against
+	Strikes   int     `json:"strikes,omitempty"`    // candidates refused in a row, up to this one
+	Undone    int64   `json:"undone,omitempty"`     // steps behind that are in no weights any more: part of the random streams
+	From      int64   `json:"from,omitempty"`       // number of the checkpoint that an operator promoted
+	HoldUntil int64   `json:"hold_until,omitempty"` // Unix seconds up to which an operator's choice stays in use
 }
 
 // checkpoint is a durable file of weights.
@@ -102,6 +108,9 @@ func (c checkpoints) list() ([]named, error) {
 	return out, nil
 }
 
+// ErrNoVersion says that no checkpoint has a number that was asked for.
+var ErrNoVersion = errors.New("no checkpoint has this number")
+
 // newest loads the newest whole checkpoint, nil if there is none, and returns
 // the highest number in use. A damaged file is passed over with a warning and
 // left where it is.
@@ -138,10 +147,84 @@ func (c checkpoints) load(f named) (*checkpoint, error) {
 	if got := st.Meta[metaNumber]; got != strconv.FormatInt(f.number, 10) {
 		return nil, fmt.Errorf("it holds version %q, its name says %d", got, f.number)
 	}
-	if err := json.Unmarshal([]byte(st.Meta[metaRecord]), &cp.record); err != nil {
-		return nil, fmt.Errorf("decoding the trainer's record: %w", err)
+	if cp.record, err = decodeRecord(f.number, st.Meta); err != nil {
+		return nil, err
 	}
 	return cp, nil
+}
+
+func decodeRecord(number int64, meta map[string]string) (r record, err error) {
+	if err := json.Unmarshal([]byte(meta[metaRecord]), &r); err != nil {
+		return r, fmt.Errorf("decoding the trainer's record: %w", err)
+	}
+	if r.Verdict == "" { // of a build without a guard
+		r.Verdict, r.Current, r.Reference = Unguarded, number, number
+	}
+	return r, nil
+}
+
+// numbered loads the whole checkpoint of that number.
+func (c checkpoints) numbered(number int64) (*checkpoint, error) {
+	files, err := c.list()
+	if err != nil {
+		return nil, err
+	}
+	err = fmt.Errorf("%w: %d in %s", ErrNoVersion, number, c.dir)
+	for _, f := range files {
+		if f.number != number {
+			continue
+		}
+		cp, loadErr := c.load(f)
+		if loadErr == nil {
+			return cp, nil
+		}
+		err = fmt.Errorf("checkpoint %s: %w", f.path, loadErr)
+	}
+	return nil, err
+}
+
+// standing are the checkpoints that a trainer goes on from.
+type standing struct {
+	newest    *checkpoint // its record is the trainer's; nil: there is none
+	current   *checkpoint // the version in use
+	reference *checkpoint // what candidates are held against
+	highest   int64       // number in use
+}
+
+// standing loads them. What the newest names and is not whole any more is
+// replaced by the newest announced checkpoint, or by the newest of all.
+func (c checkpoints) standing() (s standing, err error) {
+	if s.newest, s.highest, err = c.newest(); err != nil || s.newest == nil {
+		return s, err
+	}
+	r := s.newest.record
+	if s.current = s.newest; r.Current != s.newest.number {
+		if s.current, err = c.numbered(r.Current); err != nil {
+			c.log.Warn("the version in use is not whole, taking the newest that was announced", "err", err)
+			s.current = c.announced(s.newest)
+		}
+	}
+	if s.reference = s.current; r.Reference != s.current.number {
+		if s.reference, err = c.numbered(r.Reference); err != nil {
+			c.log.Warn("the version that candidates are held against is not whole, taking the one in use", "err", err)
+			s.reference = s.current
+		}
+	}
+	return s, nil
+}
+
+// announced loads the newest whole checkpoint that was announced, or returns otherwise.
+func (c checkpoints) announced(otherwise *checkpoint) *checkpoint {
+	files, err := c.list()
+	if err != nil {
+		return otherwise
+	}
+	for _, f := range slices.Backward(files) {
+		if cp, err := c.load(f); err == nil && cp.record.Verdict.announced() {
+			return cp
+		}
+	}
+	return otherwise
 }
 
 // save writes st with r as version number. When it returns, the file is
@@ -173,19 +256,65 @@ func (c checkpoints) save(st *prior.State, number int64, r record) (*checkpoint,
 	return &checkpoint{number: number, step: st.Step, path: path, sha256: sum, record: r}, nil
 }
 
-// prune removes all but the newest keep files. What cannot be removed is
-// logged: it costs space, not correctness.
-func (c checkpoints) prune(keep int) {
+// keepWithheld is the number of newest candidates that are kept of those that
+// were not announced.
+const keepWithheld = 3
+
+// spacing is the ratio of the ages of old versions that are kept: with a
+// version every ten seconds a minute, ten minutes, an hour and a half, eleven
+// hours and four days are there to go back to.
+const spacing = 8
+
+// prune removes all but the newest keep versions, older ones at growing
+// distances, the newest candidates that were not announced and those pinned.
+// What cannot be removed is logged: it costs space, not correctness.
+func (c checkpoints) prune(keep int, pinned ...int64) {
 	files, err := c.list()
 	if err != nil {
 		c.log.Warn("old checkpoints stay", "err", err)
 		return
 	}
-	for _, f := range files[:max(0, len(files)-keep)] {
+	versions, withheld := 0, 0
+	wanted := spaced(files)
+	for _, f := range slices.Backward(files) {
+		n := &versions
+		limit := keep
+		if h, err := prior.LoadHeader(f.path); err == nil { // a damaged one goes by its age
+			if r, err := decodeRecord(f.number, h.Meta); err == nil && !r.Verdict.announced() {
+				n, limit = &withheld, keepWithheld
+			}
+		}
+		if *n++; *n <= limit || slices.Contains(pinned, f.number) {
+			continue
+		}
+		if i := slices.Index(wanted, f.number); i >= 0 && n == &versions {
+			continue
+		}
 		if err := os.Remove(f.path); err != nil {
 			c.log.Warn("old checkpoint stays", "file", f.path, "err", err)
 		}
 	}
+}
+
+// spaced are the numbers of files that are kept for their age: of each power of
+// spacing the last two multiples, or what is there just below them.
+func spaced(files []named) []int64 {
+	var out []int64
+	if len(files) == 0 {
+		return nil
+	}
+	last := files[len(files)-1].number
+	for step := int64(spacing); step <= last; step *= spacing {
+		for _, at := range []int64{last / step * step, last/step*step - step} {
+			for _, f := range slices.Backward(files) {
+				if f.number <= at {
+					out = append(out, f.number)
+					break
+				}
+			}
+		}
+	}
+	return out
 }
 
 // compatible reports how a checkpoint's model differs from the configured one,

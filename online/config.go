@@ -3,6 +3,8 @@ package online
 import (
 	"fmt"
 	"time"
+
+	"rebeca/prior"
 )
 
 // Config is the recipe of a [Trainer]. Start from [DefaultConfig]: zero values
@@ -87,9 +89,19 @@ type Config struct {
 	CPUShare float64
 	Busy     func() bool
 
-	// HeldOut is the number of newest held-out events that a version is
-	// scored on.
+	// HeldOut is the number of held-out events that a version is scored on,
+	// half of them the newest, half from before the version in use.
 	HeldOut int
+	// A candidate is refused if the mean of its paired differences from the
+	// reference is above GuardTolerance of the reference's loss plus GuardErrors
+	// of its standard errors; after GuardPatience of them in a row learning goes
+	// back to the reference.
+	GuardTolerance, GuardErrors float64
+	GuardPatience               int
+	// Tamper, if not nil, may spoil the batch of a step and its learning rate,
+	// after so many events: it shows the guard at work. See [FlipLabels] and
+	// [TimesRate].
+	Tamper func(events int64, b *prior.Batch, lr float64) float64
 
 	// Seed is that of a new prior; one loaded from a checkpoint keeps its own.
 	Seed uint64
@@ -110,7 +122,8 @@ func DefaultConfig() Config {
 		LR: 1e-3, LRMin: 1e-4, Warmup: 50, DecaySteps: 2000,
 		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, PseudoShare: .1,
 		Idle: 2 * time.Second, AnnounceEvery: 10 * time.Second, AnnounceSteps: 256, Keep: 5,
-		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256, Seed: 1, Threads: 1,
+		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256,
+		GuardTolerance: .01, GuardErrors: 3, GuardPatience: 3, Seed: 1, Threads: 1,
 	}
 }
 
@@ -128,7 +141,7 @@ func (c Config) Validate() error {
 		{"first_events", float64(c.FirstEvents)}, {"first_steps", float64(c.FirstSteps)},
 		{"idle", float64(c.Idle)}, {"announce_every", float64(c.AnnounceEvery)},
 		{"announce_steps", float64(c.AnnounceSteps)}, {"keep", float64(c.Keep)}, {"queue", float64(c.Queue)},
-		{"max_lag", float64(c.MaxLag)}, {"cpu_share", c.CPUShare}, {"threads", float64(c.Threads)},
+		{"max_lag", float64(c.MaxLag)}, {"guard_patience", float64(c.GuardPatience)}, {"cpu_share", c.CPUShare}, {"threads", float64(c.Threads)},
 	} {
 		if !(f.v > 0) { // NaN too
 			return fmt.Errorf("%s: %v is not above 0", f.name, f.v)
@@ -156,6 +169,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("warmup: %d is negative", c.Warmup)
 	case c.Keep < 2: // the version before may be being loaded
 		return fmt.Errorf("keep: %d is below 2", c.Keep)
+	case !(c.GuardTolerance >= 0) || !(c.GuardErrors >= 0):
+		return fmt.Errorf("guard_tolerance, guard_errors: %v, %v: one is negative", c.GuardTolerance, c.GuardErrors)
 	case c.HeldOut < 0:
 		return fmt.Errorf("held_out: %d is negative", c.HeldOut)
 	}

@@ -403,6 +403,7 @@ const (
 	streamScore
 	streamCrowd
 	streamBall
+	streamRefill
 )
 
 // stream returns the random source of (seed, use, step): a restart at the same

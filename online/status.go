@@ -20,16 +20,24 @@ type Status struct {
 	LossEMA float64 `json:"loss_ema"` // exponential mean over about 64 steps
 	LR      float64 `json:"lr"`       // of the last step
 
-	// HeldOutLoss is the averaged weights' loss on the HeldOut newest held-out
-	// events when the last version was announced; HeldOut is 0 before there
-	// are any.
+	// Verdict is what became of the newest candidate, "" before the first;
+	// RefusedInARow counts those that were refused since one was not. HeldUntil is
+	// the time up to which an operator's choice stays in use, zero without one.
+	Verdict       Verdict   `json:"verdict"`
+	RefusedInARow int       `json:"refused_in_a_row"`
+	HeldUntil     time.Time `json:"held_until,omitzero"`
+	// HeldOutLoss is the newest candidate's loss on HeldOut held-out events;
+	// HeldOut is 0 before there are any.
 	HeldOutLoss float64 `json:"heldout_loss"`
 	HeldOut     int     `json:"heldout"`
 
 	// Cursor is the next offset of each partition that no step has consumed;
-	// Announced is the same for the announced version, nil before the first.
+	// Announced is the same for the newest candidate that was announced, refused
+	// or held, nil before the first: what it says of these events is said.
 	Cursor    map[int32]int64 `json:"cursor"`
 	Announced map[int32]int64 `json:"announced"`
+	// Untold is the number of steps that no candidate has been made of.
+	Untold int `json:"untold"`
 	// Backlog is the number of events that wait for their steps.
 	Backlog int `json:"backlog"`
 
@@ -117,7 +125,8 @@ func (m *runningMean) add(v, decay float64) {
 type metrics struct {
 	stepSeconds, drawSeconds, eventToWeights       prometheus.Histogram
 	loss, lossEMA, heldOutLoss, usable, unresolved prometheus.Gauge
-	version                                        prometheus.Gauge
+	version, inARow, worse                         prometheus.Gauge
+	refusedVersions, heldVersions, returns         prometheus.Counter
 	steps, skipped, refused, events, examples, cut prometheus.Counter
 	announced, announceErrors                      prometheus.Counter
 }
@@ -133,28 +142,33 @@ func newMetrics(reg prometheus.Registerer, backlog func() float64) *metrics {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rebeca_train_" + name, Help: help, Buckets: buckets})
 	}
 	m := &metrics{
-		stepSeconds:    histogram("step_seconds", "Time of one optimizer step, drawing its batch included.", prometheus.ExponentialBuckets(.001, 2, 14)),
-		drawSeconds:    histogram("draw_seconds", "Time of drawing one batch from the table.", prometheus.ExponentialBuckets(.0001, 2, 14)),
-		eventToWeights: histogram("event_to_weights_seconds", "Time from an event to the announcement of weights made from it.", prometheus.ExponentialBuckets(.25, 2, 14)),
-		loss:           gauge("loss", "Loss of the last step."),
-		lossEMA:        gauge("loss_ema", "Exponential mean of the loss over about 64 steps."),
-		heldOutLoss:    gauge("heldout_loss", "Loss of the averaged weights on the newest held-out events at the last announcement."),
-		usable:         gauge("usable_share", "Share of recent events that may be targets: of a class, their item in the catalogue."),
-		unresolved:     gauge("unresolved_share", "Share of window entries met while drawing that have no embedding."),
-		version:        gauge("version", "Number of the last announced version."),
-		steps:          counter("steps_total", "Optimizer steps taken."),
-		skipped:        counter("skipped_total", "Steps not taken because the trainer was too far behind or the table offered no target."),
-		refused:        counter("refused_total", "Steps refused because their loss was not finite."),
-		events:         counter("events_total", "Events consumed."),
-		examples:       counter("examples_total", "Targets learned from."),
-		cut:            counter("cut_total", "Fresh events whose context was cut short, or that were lost, because later events of the user had been folded."),
-		announced:      counter("announced_total", "Versions announced."),
-		announceErrors: counter("announce_errors_total", "Announcements that did not succeed; each is tried again."),
+		stepSeconds:     histogram("step_seconds", "Time of one optimizer step, drawing its batch included.", prometheus.ExponentialBuckets(.001, 2, 14)),
+		drawSeconds:     histogram("draw_seconds", "Time of drawing one batch from the table.", prometheus.ExponentialBuckets(.0001, 2, 14)),
+		eventToWeights:  histogram("event_to_weights_seconds", "Time from an event to the announcement of weights made from it.", prometheus.ExponentialBuckets(.25, 2, 14)),
+		loss:            gauge("loss", "Loss of the last step."),
+		lossEMA:         gauge("loss_ema", "Exponential mean of the loss over about 64 steps."),
+		heldOutLoss:     gauge("heldout_loss", "Loss of the averaged weights on the newest held-out events at the last announcement."),
+		usable:          gauge("usable_share", "Share of recent events that may be targets: of a class, their item in the catalogue."),
+		unresolved:      gauge("unresolved_share", "Share of window entries met while drawing that have no embedding."),
+		version:         gauge("version", "Number of the last announced version."),
+		inARow:          gauge("versions_refused_in_a_row", "Candidates that the guard refused since one was not refused."),
+		worse:           gauge("heldout_worse", "Held-out loss of the newest candidate above that of the version it was held against, as a share."),
+		refusedVersions: counter("versions_refused_total", "Candidates refused because they score worse on held-out events."),
+		heldVersions:    counter("versions_held_total", "Candidates not announced because an operator's choice was to stay in use."),
+		returns:         counter("returns_total", "Times that learning went back to the last good version."),
+		steps:           counter("steps_total", "Optimizer steps taken."),
+		skipped:         counter("skipped_total", "Steps not taken because the trainer was too far behind or the table offered no target."),
+		refused:         counter("refused_total", "Steps refused because their loss was not finite."),
+		events:          counter("events_total", "Events consumed."),
+		examples:        counter("examples_total", "Targets learned from."),
+		cut:             counter("cut_total", "Fresh events whose context was cut short, or that were lost, because later events of the user had been folded."),
+		announced:       counter("announced_total", "Versions announced."),
+		announceErrors:  counter("announce_errors_total", "Announcements that did not succeed; each is tried again."),
 	}
 	if reg != nil {
 		reg.MustRegister(
 			m.stepSeconds, m.drawSeconds, m.eventToWeights, m.loss, m.lossEMA, m.heldOutLoss, m.usable, m.unresolved,
-			m.version, m.steps, m.skipped, m.refused, m.events, m.examples, m.cut, m.announced, m.announceErrors,
+			m.version, m.inARow, m.worse, m.refusedVersions, m.heldVersions, m.returns, m.steps, m.skipped, m.refused, m.events, m.examples, m.cut, m.announced, m.announceErrors,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "rebeca_train_backlog_events", Help: "Events that wait for their steps.",
 			}, backlog),

@@ -92,11 +92,14 @@ type Trainer struct {
 	ready chan struct{}
 	once  sync.Once // closes ready
 
+	wishes chan promotion // of operators
+
 	// What follows up to mu belongs to Run, and to Open before it.
-	loaded   *checkpoint // by Open
+	loaded   *standing // by Open
 	learner  learner
 	drawer   *drawer
 	heldOut  heldOutSet
+	guard    guard
 	seed     uint64
 	step     int64 // optimizer steps in the weights
 	record   record
@@ -147,7 +150,7 @@ func newTrainer(cfg Config, priorCfg prior.Config, who people, what Catalogue, d
 	t := &Trainer{
 		cfg: cfg, priorCfg: priorCfg, people: who, items: what,
 		store: checkpoints{dir: dir, log: log}, announce: announce, log: log, now: time.Now,
-		queue: make(chan Example, cfg.Queue), ready: make(chan struct{}),
+		queue: make(chan Example, cfg.Queue), ready: make(chan struct{}), wishes: make(chan promotion),
 		heldOut: heldOutSet{limit: cfg.HeldOut}, record: record{Cursor: map[int32]int64{}}, taken: map[int32]int64{},
 		times: newEventTimes(),
 	}
@@ -165,21 +168,21 @@ func newTrainer(cfg Config, priorCfg prior.Config, who people, what Catalogue, d
 // Errors wrap [ErrConfig] when the checkpoint is of another prior. Open is
 // called once, before Run.
 func (t *Trainer) Open() (cursor map[int32]int64, err error) {
-	cp, highest, err := t.store.newest()
+	s, err := t.store.standing()
 	if err != nil {
 		return nil, err
 	}
-	t.number = highest
+	t.number = s.highest
+	cp := s.newest
 	if cp == nil {
 		return nil, nil
 	}
 	if err := compatible(cp.state.Config, t.priorCfg); err != nil {
 		return nil, fmt.Errorf("%s: %w", cp.path, err)
 	}
-	// The shape of a training batch is no part of the weights.
-	c := &cp.state.Config
-	c.Contexts, c.Targets, c.MaxTokens = t.priorCfg.Contexts, t.priorCfg.Targets, t.priorCfg.MaxTokens
-	t.loaded, t.record = cp, cp.record
+	t.loaded, t.record = &s, cp.record
+	t.record.Current, t.record.Reference = s.current.number, s.reference.number
+	t.step = cp.step
 	t.record.Cursor = maps.Clone(cp.record.Cursor)
 	t.record.Grown = t.record.Grown || cp.record.Birth == 0 // its first steps were on events
 	t.lossEMA = runningMean{n: 1 / lossDecay, mean: cp.record.LossEMA}
@@ -246,15 +249,30 @@ func (t *Trainer) begin(ctx context.Context) error {
 	if t.loaded == nil {
 		return t.birth(ctx)
 	}
-	cp := t.loaded
-	if err := t.adopt(cp.state); err != nil {
+	s := t.loaded
+	t.loaded = nil
+	from := s.newest
+	if t.record.spent(t.cfg.GuardPatience) {
+		from = s.reference
+	}
+	if err := t.replaceWeights(from); err != nil {
 		return err
 	}
-	t.loaded = nil
-	cp.state = nil // the learner has its own copy
-	t.untoldCP = cp
-	t.log.Info("continuing from a checkpoint", "version", cp.version(), "step", t.step)
+	if err := t.heldOut.refill(t.drawer, stream(t.seed, streamRefill, t.step)); err != nil {
+		return err
+	}
+	t.guard.ema, t.guard.settled = s.reference.state.EMA, maps.Clone(t.record.Cursor)
+	t.untoldCP = s.current
+	t.untoldCP.state = nil // nobody needs it
+	t.log.Info("continuing from a checkpoint", "version", from.version(), "step", t.step, "in_use", s.current.version())
 	return t.tell(ctx)
+}
+
+// fit gives the weights of cp the configured shape of a training batch, which
+// is no part of them.
+func (t *Trainer) fit(cp *checkpoint) {
+	c := &cp.state.Config
+	c.Contexts, c.Targets, c.MaxTokens = t.priorCfg.Contexts, t.priorCfg.Targets, t.priorCfg.MaxTokens
 }
 
 // adopt makes st the weights that learn on.
@@ -279,6 +297,14 @@ func (t *Trainer) rounds(ctx context.Context) error {
 		t.drain()
 		now := t.now()
 		var err error
+		select {
+		case w := <-t.wishes:
+			if err = t.grant(ctx, w); err != nil {
+				return err
+			}
+			continue
+		default:
+		}
 		switch {
 		case len(t.pending) >= t.cfg.Round:
 			err = t.round(ctx, t.cfg.Round)
@@ -293,6 +319,8 @@ func (t *Trainer) rounds(ctx context.Context) error {
 			select {
 			case e := <-t.queue:
 				t.take(e)
+			case w := <-t.wishes:
+				err = t.grant(ctx, w)
 			case <-timer.C:
 			case <-ctx.Done():
 			}
@@ -370,7 +398,8 @@ func (t *Trainer) settle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.untold == 0 && t.untoldCP == nil && t.record.Owed == 0 && t.mu.status.Announced != nil {
-		// Nothing was learned since the announced version: it knows these too.
+		// Nothing was learned since the newest candidate: it knows these too.
+		t.guard.settled = maps.Clone(t.record.Cursor)
 		t.mu.status.Announced = maps.Clone(t.record.Cursor)
 	}
 	t.publishCounts()
@@ -454,7 +483,7 @@ func (t *Trainer) stepOn(ctx context.Context, fresh []Example, pseudo int) error
 	if n := t.items.Len(); t.crowded() && t.drawer.crowd.outgrown(n) {
 		t.drawer.crowd = newCrowd(t.seed, n, t.items.Each)
 	}
-	at := t.step + t.record.Refused
+	at := t.step + t.record.Refused + t.record.Undone
 	batch, tally, err := t.drawer.batchOf(stream(t.seed, streamDraw, at), fresh, pseudo)
 	if err != nil {
 		return fmt.Errorf("drawing a batch: %w", err)
@@ -470,6 +499,9 @@ func (t *Trainer) stepOn(ctx context.Context, fresh []Example, pseudo int) error
 		return nil
 	}
 	lr := t.rate(t.step)
+	if t.cfg.Tamper != nil {
+		lr = t.cfg.Tamper(t.record.Events, batch, lr)
+	}
 	stats, err := t.learner.Step(batch, lr, stream(t.seed, streamNoise, at))
 	if errors.Is(err, prior.ErrSpoilt) {
 		return err // nothing of these weights may become a version
@@ -516,7 +548,7 @@ func (t *Trainer) noteStep(loss, lr float64, tally tally, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &t.mu.status
-	s.Step, s.Loss, s.LossEMA, s.LR = t.step, loss, t.lossEMA.mean, lr
+	s.Step, s.Untold, s.Loss, s.LossEMA, s.LR = t.step, t.untold, loss, t.lossEMA.mean, lr
 	s.Examples, s.Usable, s.Unresolved = t.record.Examples, t.usable.mean, t.unresolved.mean
 	t.mu.history.push(Point{Step: t.step, Loss: loss})
 	t.mu.times.push(at)

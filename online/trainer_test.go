@@ -355,7 +355,7 @@ func TestDamagedCheckpoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := newStation(t, cfg, w, dir)
-	if again.loaded == nil || again.loaded.number != files[n-3].number {
+	if again.loaded == nil || again.loaded.newest.number != files[n-3].number {
 		t.Fatalf("loaded %+v, expected version %d", again.loaded, files[n-3].number)
 	}
 	again.run()
@@ -426,9 +426,14 @@ func TestCheckpointOfAnotherPrior(t *testing.T) {
 	p := smallPrior()
 	p.Contexts, p.Targets = 4, 2
 	other := newTrainer(quick(), p, w, w.shop, dir, nil, slog.New(slog.DiscardHandler), nil)
-	if _, err := other.Open(); err != nil || other.loaded.state.Config.Contexts != 4 {
+	if _, err := other.Open(); err != nil {
+		t.Fatal(err)
+	}
+	cp := other.loaded.newest
+	if err := other.replaceWeights(cp); err != nil || other.drawer.prior.Contexts != 4 {
 		t.Errorf("another batch shape: %v", err)
 	}
+	other.close()
 }
 
 func TestBackPressure(t *testing.T) {
@@ -658,10 +663,14 @@ func TestHeldOutScore(t *testing.T) {
 	cfg.HeldOut = 20
 	s := newStation(t, cfg, w, t.TempDir())
 	s.CatalogueReady()
-	s.push(w.events(128, 9))
-	s.push(heldOutOnly(w, 30, 9))
+	first := w.events(128, 9)
+	before := len(slices.DeleteFunc(slices.Clone(first), func(e Example) bool { return !heldOut(e.EventHash) }))
+	s.push(first)
 	s.run().caughtUp(w)
-	if v := s.last(); v.Metrics["heldout_events"] != 20 || !(v.Metrics["heldout_loss"] > 0) {
+	s.push(heldOutOnly(w, 30, 9))
+	s.caughtUp(w)
+	// Half of the set are the newest, the others those from before version 1.
+	if v := s.last(); v.Metrics["heldout_events"] != float64(10+before) || !(v.Metrics["heldout_loss"] > 0) {
 		t.Errorf("metrics %v", v.Metrics)
 	}
 	for u := range 9 {
@@ -670,7 +679,7 @@ func TestHeldOutScore(t *testing.T) {
 	s.push(w.events(2, 1)) // one user comes back
 	s.caughtUp(w)
 	s.stop()
-	for _, e := range s.heldOut.events {
+	for _, e := range s.heldOut.all() {
 		t.Errorf("a held-out event of %s outlived its user: it had %d events", e.user, e.counted)
 	}
 }
@@ -724,8 +733,11 @@ func TestHeldOutSetKeepsTheNewestOfItsSlice(t *testing.T) {
 	if err := h.keep(d, w.events); err != nil {
 		t.Fatal(err)
 	}
-	for i, e := range want[len(want)-8:] {
-		got := h.events[i]
+	if len(h.all()) != 4 {
+		t.Fatalf("%d events before any mark, half of the set is 4", h.len())
+	}
+	for i, e := range want[len(want)-4:] {
+		got := h.newest[i]
 		if id := w.item[&got.item[0]]; id != e.ItemID || got.user != e.UserID || got.label != e.Class {
 			t.Errorf("kept %s of %s, expected %s of %s", id, got.user, e.ItemID, e.UserID)
 		}
@@ -798,14 +810,14 @@ func TestLearns(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	known, ok, err := s.heldOut.score(l, st.Config, stream(1, streamScore, 0), false)
-	if err != nil || !ok {
-		t.Fatal(ok, err)
+	score := func(l *prior.Learner, blind bool) float64 {
+		losses, err := s.heldOut.losses(l, st.Config, stream(1, streamScore, 0), nil, blind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mean(losses)
 	}
-	blind, _, err := s.heldOut.score(l, st.Config, stream(1, streamScore, 0), true)
-	if err != nil {
-		t.Fatal(err)
-	}
+	known, blind := score(l, false), score(l, true)
 	newborn, err := prior.NewState(smallPrior(), st.Stats, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -815,11 +827,8 @@ func TestLearns(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l0.Close()
-	start, _, err := s.heldOut.score(l0, st.Config, stream(1, streamScore, 0), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d held-out events at step %d: loss %.3f, told nobody %.3f, newborn %.3f", len(s.heldOut.events), st.Step, known, blind, start)
+	start := score(l0, false)
+	t.Logf("%d held-out events at step %d: loss %.3f, told nobody %.3f, newborn %.3f", s.heldOut.len(), st.Step, known, blind, start)
 	if known > .7*blind || known > .5*start {
 		t.Errorf("held-out loss %.3f; told nobody %.3f; newborn %.3f", known, blind, start)
 	}

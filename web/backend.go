@@ -114,6 +114,8 @@ type Status struct {
 	Overload Overload `json:"overload"`
 	// Loss is the prior's smoothed training loss.
 	Loss *float64 `json:"loss"`
+	// Training is the guard's and the trainer's view; nil without that role.
+	Training *Training `json:"training"`
 	// Partitions are those in the hands of this process, by number.
 	Partitions []Partition `json:"partitions"`
 	// EventToImage is the recent time from a feedback event to the first published image that
@@ -159,6 +161,19 @@ type Overload struct {
 	RequestsPaused     bool   `json:"requests_paused"`     // requests wait in their topic now
 	// OutboxFull are the partitions that wait until what they have made is sent.
 	OutboxFull []int32 `json:"outbox_full"`
+}
+
+// Training says what became of the newest candidate version, and what there is to learn from.
+type Training struct {
+	Verdict       string    `json:"verdict"`          // guarded, unguarded, promoted, refused or held; "" before the first
+	RefusedInARow int       `json:"refused_in_a_row"` // candidates that the guard refused since one was not
+	HeldUntil     time.Time `json:"held_until,omitzero"`
+	HeldOut       int       `json:"heldout"` // events that HeldOutLoss is of
+	HeldOutLoss   float64   `json:"heldout_loss"`
+	// Usable is the share of recent events that may be targets: of a class, their item in the catalogue. Unresolved is the
+	// share of window entries without an embedding.
+	Usable     float64 `json:"usable_share"`
+	Unresolved float64 `json:"unresolved_share"`
 }
 
 // Lag counts what is still to be done; nil where it does not apply. All reach 0 when input rests.
