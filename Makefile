@@ -57,7 +57,7 @@ fuzz: onnxruntime ## fuzz every decoder for FUZZTIME each
 	@tools/fuzz.sh $(FUZZTIME)
 
 check: test ## what has to hold before a commit: format, vet of every build tag, tests
-	$(GO) vet -tags 'kafka browser' ./test/... ./consumer
+	$(GO) vet -tags 'kafka browser disk' ./test/... ./consumer
 	$(GO) vet -tags parity ./prior
 
 fmt:

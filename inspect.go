@@ -75,7 +75,8 @@ type InspectedFolded struct {
 type InspectedOutgoing struct {
 	Partition int32  `json:"partition"`
 	Seq       uint64 `json:"seq"`
-	Kind      string `json:"kind"` // intent, generated, vectors, deadletter
+	Kind      string `json:"kind"`            // intent, generated, vectors, deadletter
+	Begun     bool   `json:"begun,omitempty"` // an intent that is being worked on
 	Key       string `json:"key"`
 	ID        string `json:"id,omitempty"`
 	Bytes     int    `json:"bytes,omitempty"`
@@ -196,25 +197,27 @@ func inspectOffsets(t *table.Table, topics TopicConfig, enc *json.Encoder) error
 	return nil
 }
 
+// inspectOutbox writes what waits, each kind at a moment of its own: an intent that is answered meanwhile is seen with its messages.
 func inspectOutbox(t *table.Table, enc *json.Encoder) error {
 	for p := range t.Partitions() {
-		intents, err := t.Intents(p)
-		if err != nil {
-			return err
-		}
-		for _, in := range intents {
-			if err := enc.Encode(InspectedOutgoing{Partition: p, Seq: in.Seq, Kind: "intent", Key: in.UserID, ID: in.ID}); err != nil {
+		for _, of := range []struct {
+			intents func(int32) ([]table.Intent, error)
+			begun   bool
+		}{{t.Begun, true}, {t.Intents, false}} {
+			intents, err := of.intents(p)
+			if err != nil {
 				return err
 			}
-		}
-		messages, err := t.Outbox(p, 0, math.MaxInt32)
-		if err != nil {
-			return err
-		}
-		for _, m := range messages {
-			if err := enc.Encode(InspectedOutgoing{Partition: p, Seq: m.Seq, Kind: m.Role, Key: string(m.Key), Bytes: len(m.Value)}); err != nil {
-				return err
+			for _, in := range intents {
+				if err := enc.Encode(InspectedOutgoing{Partition: p, Seq: in.Seq, Kind: "intent", Key: in.UserID, ID: in.ID, Begun: of.begun}); err != nil {
+					return err
+				}
 			}
+		}
+		if err := t.EachUnsent(p, func(m table.Outgoing) error {
+			return enc.Encode(InspectedOutgoing{Partition: p, Seq: m.Seq, Kind: m.Role, Key: string(m.Key), Bytes: len(m.Value)})
+		}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -51,7 +51,7 @@ var othersBugs = []struct {
 	{"offsets and marks surfaced as rows in scans and snapshots; a crash under load wiped the store", []string{
 		"table.TestScansDoNotMeetOtherKeys", "table.TestKillsLoseAndDoubleNothing", "snapshot.TestTableRestoresAndContinues"}},
 	{"a standby was promoted while it lagged", []string{"table.TestSucceedRefuses", ".TestPromoteRefuses"}},
-	{"two consumers and a rebalance folded twice", []string{"consumer.TestTransactions", "table.TestFencing"}},
+	{"two consumers and a rebalance folded twice", []string{".TestGroupRebalances", "table.TestFencing", "test/kafka.TestGroupOnApacheKafka"}},
 	{"restoring a large state took unbounded memory", []string{"snapshot.TestBatchesAreBoundedInBytes"}},
 	{"a partition revoked with a half-full batch lost it", []string{"consumer.TestRevokeWithAHalfFullBatchLosesNothing"}},
 	{"a metric was renamed in one mode and alerts went blind", []string{".TestMetricNames"}},

@@ -147,6 +147,7 @@ func (r *Relay) step(ctx context.Context) (empty bool, err error) {
 	if len(out) == 0 {
 		// The topics were read to their end and nothing is unsent: what failed before is over.
 		r.heard(nil)
+		r.inHand.Store(0) // a commit in doubt that took effect leaves a count that nothing else takes down
 		return true, nil
 	}
 	r.inHand.Store(int64(len(out)))

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -108,7 +109,12 @@ func (w *waiting) of(user string) []uint64 {
 }
 
 // Intents returns the intents of a partition that wait, by sequence number. Those begun are left out; after Open none is.
-func (t *Table) Intents(partition int32) ([]Intent, error) {
+func (t *Table) Intents(partition int32) ([]Intent, error) { return t.intentsOf(partition, false) }
+
+// Begun returns the intents of a partition that are being worked on, by sequence number.
+func (t *Table) Begun(partition int32) ([]Intent, error) { return t.intentsOf(partition, true) }
+
+func (t *Table) intentsOf(partition int32, flying bool) ([]Intent, error) {
 	p, err := t.part(partition)
 	if err != nil {
 		return nil, err
@@ -117,11 +123,11 @@ func (t *Table) Intents(partition int32) ([]Intent, error) {
 	defer p.mu.Unlock()
 	var out []Intent
 	for _, w := range p.waiting.intents {
-		if !w.flying {
+		if w.flying == flying {
 			out = append(out, w.Intent)
 		}
 	}
-	slices.SortFunc(out, func(a, b Intent) int { return int(int64(a.Seq) - int64(b.Seq)) })
+	slices.SortFunc(out, func(a, b Intent) int { return cmp.Compare(a.Seq, b.Seq) })
 	return out, nil
 }
 

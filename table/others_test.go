@@ -118,7 +118,7 @@ func TestPowerCutNearTheValueThreshold(t *testing.T) {
 		}
 		cut, err := Open(options(to))
 		if err != nil {
-			if !errors.Is(err, ErrCorrupt) && !strings.Contains(err.Error(), to) {
+			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), to) {
 				t.Errorf("the refusal names nothing: %v", err)
 			}
 			refused++

@@ -89,18 +89,39 @@ func (t *Table) Unsent(partition int32) int {
 // call may end within a sequence number, and a completion may put messages below ones already read: a reader that trims what it has sent
 // should always ask from 0.
 func (t *Table) Outbox(partition int32, after uint64, limit int) ([]Outgoing, error) {
-	p, err := t.part(partition)
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	head := p.outbox.head()
-	p.mu.Unlock()
-	if head == 0 || limit <= 0 {
+	if limit <= 0 {
 		return nil, nil
 	}
 	var out []Outgoing
 	size := 0
+	err := t.scanUnsent(partition, after, func(o Outgoing) error {
+		if size += len(o.Value); len(out) > 0 && size > outboxBytes {
+			return errStop
+		}
+		if out = append(out, o); len(out) >= limit {
+			return errStop
+		}
+		return nil
+	})
+	return out, err
+}
+
+// EachUnsent calls fn for every message of a partition's outbox at one moment, by (Seq, Index); an error of fn ends it and is returned.
+func (t *Table) EachUnsent(partition int32, fn func(Outgoing) error) error {
+	return t.scanUnsent(partition, 0, fn)
+}
+
+func (t *Table) scanUnsent(partition int32, after uint64, fn func(Outgoing) error) error {
+	p, err := t.part(partition)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	head := p.outbox.head()
+	p.mu.Unlock()
+	if head == 0 {
+		return nil
+	}
 	err = t.db.View(func(txn *badger.Txn) error {
 		start := messageKey(partition, max(head, after+1), 0)
 		return scanFrom(txn, queuePrefix(partition, 'm'), start, func(item *badger.Item) error {
@@ -108,20 +129,13 @@ func (t *Table) Outbox(partition int32, after uint64, limit int) ([]Outgoing, er
 			if err != nil {
 				return err
 			}
-			if size += len(o.Value); len(out) > 0 && size > outboxBytes {
-				return errStop
-			}
-			out = append(out, o)
-			if len(out) >= limit {
-				return errStop
-			}
-			return nil
+			return fn(o)
 		})
 	})
 	if err != nil && !errors.Is(err, errStop) {
-		return nil, fmt.Errorf("reading the outbox of partition %d: %w", partition, err)
+		return fmt.Errorf("reading the outbox of partition %d: %w", partition, err)
 	}
-	return out, nil
+	return nil
 }
 
 func readOutgoing(item *badger.Item) (Outgoing, error) {

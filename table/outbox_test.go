@@ -73,6 +73,9 @@ func TestSuperseding(t *testing.T) {
 	}
 	flying := f.Intents[0]
 	table.Begin(0, []uint64{flying.Seq})
+	if begun, err := table.Begun(0); err != nil || !slices.Equal(seqs(begun), []uint64{flying.Seq}) {
+		t.Errorf("begun %+v, %v", begun, err)
+	}
 	f = fold(t, table, event(3, "a", "z", "like"))
 	if len(f.Superseded) != 0 {
 		t.Fatalf("an intent in flight was superseded: %v", f.Superseded)
@@ -541,5 +544,27 @@ func TestSilentStateSendsNothing(t *testing.T) {
 	}
 	if _, n := silent.Depths(); n != 0 || len(outbox(t, silent)) != 0 {
 		t.Errorf("%d messages of a silent state", n)
+	}
+}
+
+// Outbox stops near 8 MiB; EachUnsent goes on to the end, within one sequence number too.
+func TestEachUnsentHasNoBound(t *testing.T) {
+	table := open(t, options(t.TempDir()))
+	f := fold(t, table, event(0, "a", "x", "like"))
+	const n = 5
+	large := make([]byte, outboxBytes/4)
+	var messages []Message
+	for range n {
+		messages = append(messages, Message{Role: RoleGenerated, Key: []byte("a"), Value: large})
+	}
+	if err := table.Complete(0, []Completion{{Seq: f.Intents[0].Seq, UserID: "a", Messages: messages}}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := table.Outbox(0, 0, 100); err != nil || len(out) >= n {
+		t.Fatalf("the outbox gives %d messages at once: %v", len(out), err)
+	}
+	seen := 0
+	if err := table.EachUnsent(0, func(Outgoing) error { seen++; return nil }); err != nil || seen != n {
+		t.Errorf("%d messages are seen, want %d: %v", seen, n, err)
 	}
 }
