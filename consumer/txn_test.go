@@ -169,6 +169,8 @@ func overABadNetwork(t *testing.T, g *stage, key protocol.ApiKey, n int, f fate)
 		eventually(t, "an empty outbox", drained(state))
 		made++
 	}
+	// A commit whose answer was lost took effect: nothing may stay counted as in hand.
+	eventually(t, "nothing in hand", func() bool { return s.Stats().Depth == 0 })
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
