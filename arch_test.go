@@ -22,6 +22,7 @@ var tiers = map[string]int{
 	"schemas":     0,
 	"prior":       0,
 	"prior/graph": 0,
+	"dataset":     1,
 	"table":       1,
 	"online":      1,
 	"sampler":     1,
