@@ -53,20 +53,22 @@ type rating struct {
 	Score  *float64 `json:"score"`
 }
 
-// Run writes both files; each appears whole or not at all. The first broken row is a *[RowError] unless Skip is set.
+// Run writes both files, at the end and whole. The first broken row is a *[RowError] where Skip is not set, and leaves no file.
 func (f *FlickrAES) Run() (res FlickrAESResult, err error) {
-	known := map[string]bool{}
-	err = writeLines(f.Items, func(put func(record) error) error {
-		return f.items(&res, func(i schemas.Item) error {
-			if known[i.ItemID] {
-				return fmt.Errorf("image %s has two embeddings", i.ItemID)
-			}
-			known[i.ItemID] = true
-			res.Items++
-			return put(i)
-		})
-	})
+	items, err := create(f.Items)
 	if err != nil {
+		return res, err
+	}
+	defer items.discard()
+	known := map[string]bool{}
+	if err := f.items(&res, func(i schemas.Item) error {
+		if known[i.ItemID] {
+			return fmt.Errorf("image %s has two embeddings", i.ItemID)
+		}
+		known[i.ItemID] = true
+		res.Items++
+		return items.put(i)
+	}); err != nil {
 		return res, err
 	}
 	if res.Items == 0 {
@@ -76,7 +78,15 @@ func (f *FlickrAES) Run() (res FlickrAESResult, err error) {
 	if err != nil {
 		return res, err
 	}
-	return res, writeLines(f.Events, func(put func(record) error) error { return f.events(&res, ratings, put) })
+	events, err := create(f.Events)
+	if err != nil {
+		return res, err
+	}
+	defer events.discard()
+	if err := f.events(&res, ratings, events.put); err != nil {
+		return res, err
+	}
+	return res, errors.Join(items.publish(), events.publish())
 }
 
 // events writes ratings in their drawn order.
@@ -253,34 +263,46 @@ func readRating(value []byte, known map[string]bool) (r rating, err error) {
 // record is what a line is written of.
 type record interface{ Encode() ([]byte, error) }
 
-// writeLines writes a JSONL file, whole or not at all.
-func writeLines(path string, fill func(put func(record) error) error) (err error) {
+// output is a JSONL file that is being written beside its place.
+type output struct {
+	path string
+	file *os.File
+	w    *bufio.Writer
+}
+
+func create(path string) (*output, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return nil, fmt.Errorf("writing %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name()) // what cannot be removed is no part of the error
-		}
-	}()
-	w := bufio.NewWriterSize(f, 1<<20)
-	if err := fill(func(r record) error {
-		line, err := r.Encode()
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(append(line, '\n'))
-		return err
-	}); err != nil {
+	return &output{path, f, bufio.NewWriterSize(f, 1<<20)}, nil
+}
+
+func (o *output) put(r record) error {
+	line, err := r.Encode()
+	if err != nil {
 		return err
 	}
-	if err := errors.Join(w.Flush(), f.Chmod(0o644), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+	if _, err := o.w.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("writing %s: %w", o.path, err)
 	}
 	return nil
+}
+
+// publish moves the whole file to its place.
+func (o *output) publish() error {
+	err := errors.Join(o.w.Flush(), o.file.Chmod(0o644), o.file.Close())
+	if err == nil {
+		err = os.Rename(o.file.Name(), o.path)
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", o.path, err)
+	}
+	return nil
+}
+
+// discard removes what was not published. What cannot be removed has no other consequence than its presence.
+func (o *output) discard() {
+	o.file.Close()
+	os.Remove(o.file.Name())
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func evalCommand() *cobra.Command {
-	return group("eval", "Measure how well the service learns", evalStream())
+	return group("eval", "Measure how well the service learns", evalStream(), evalImport())
 }
 
 func evalStream() *cobra.Command {

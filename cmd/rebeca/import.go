@@ -35,8 +35,9 @@ func importCommand(file, short string, target func(rebeca.Config) (string, func(
 	onError := cmd.Flags().String("on-error", "fail", "what a bad line does: fail or skip")
 	asJSON := cmd.Flags().Bool("json", false, "print the result as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *onError != "fail" && *onError != "skip" {
-			return usageError{fmt.Errorf("--on-error is %q, not fail or skip", *onError)}
+		skip, err := skips(*onError)
+		if err != nil {
+			return err
 		}
 		c, client, err := dial(cmd, *path)
 		if err != nil {
@@ -48,7 +49,7 @@ func importCommand(file, short string, target func(rebeca.Config) (string, func(
 		var m *meter.Meter
 		im := rebeca.Import{
 			Client: client, Topic: topic, Partitions: c.Kafka.Partitions, Parse: parse, StateDir: c.State.Dir,
-			Skip:  *onError == "skip",
+			Skip:  skip,
 			OnBad: func(line int, err error) { fmt.Fprintf(stderr, "%s: line %d: %v\n", args[0], line, err) },
 			Progress: func(done, total int64) {
 				if m == nil {

@@ -29,6 +29,8 @@ func TestExits(t *testing.T) {
 	secret := file("secret.yaml", "kafka: {brokers: ['127.0.0.1:1']}\nstate: {dir: "+dir+"/state}\nprior: {dim: 16}\nhttp: {token_file: "+dir+"/absent}\n")
 	rules := file("rules.yaml", "generate: {count: 3}\n")
 	bad := file("bad.yaml", "kafka: {brokers: ['127.0.0.1:1'], partitons: 3}\nstate: {dir: x}\nprior: {dim: 16}\n")
+	ratings := file("ratings.csv", "worker, imagePair, score\nA1Q,farm1_1.jpg,4\nA1Q,farm1_9.jpg,2\n")
+	images := file("images.jsonl", `{"item_id":"farm1_1.jpg","embedding":[1,2]}`+"\n")
 	published := writePublished(t, dir)
 	for _, c := range []struct {
 		args string
@@ -39,6 +41,10 @@ func TestExits(t *testing.T) {
 		{"--help", 0, ""},
 		{"", 0, ""},
 		{"config validate -c " + good, 0, ""},
+		{"eval import flickr-aes " + ratings, 2, "needs --embeddings"},
+		{"eval import flickr-aes " + ratings + " --embeddings " + images + " --on-error ignore", 2, "--on-error is \"ignore\", not fail or skip"},
+		{"eval import flickr-aes " + ratings + " --embeddings " + images, 1, "ratings.csv: line 3: image farm1_9.jpg has no embedding (--on-error skip passes over it)"},
+		{"eval import flickr-aes " + ratings + " --embeddings " + images + " --on-error skip --json --items " + dir + "/i.jsonl --events " + dir + "/e.jsonl", 0, ""},
 		{"prior bench --runs 1 --hidden 8 --blocks 1", 0, ""},
 		{"prior bench --runs 1 --dim 64 --kind reference --tokens 8 --hidden 16 --blocks 1", 0, ""},
 		{"prior bench --runs 1 -c " + good, 0, ""},
