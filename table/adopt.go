@@ -27,7 +27,7 @@ func newStateID() string {
 	return hex.EncodeToString(id[:])
 }
 
-// beAnother gives a copy of a state an id of its own and raises the epoch of every claim.
+// beAnother gives a copy of a state an id of its own and raises the epoch of every claim. A partition that was only half there is so in the copy.
 func (t *Table) beAnother() error {
 	t.meta.State = newStateID()
 	b, err := json.Marshal(t.meta)
@@ -40,7 +40,9 @@ func (t *Table) beAnother() error {
 	}
 	err = t.db.Update(func(txn *badger.Txn) error {
 		for p, c := range claims {
-			if err := txn.Set(claimKey(p), raised(c, 0).encode()); err != nil {
+			higher := raised(c, 0)
+			higher.Partial = c.Partial
+			if err := txn.Set(claimKey(p), higher.encode()); err != nil {
 				return err
 			}
 		}
@@ -170,7 +172,7 @@ func (t *Table) vacate(p int32, claim Claim, items string) error {
 	err := t.db.View(func(txn *badger.Txn) error {
 		for _, prefix := range dividedPrefixes() {
 			if err := scanPrefix(txn, partitionKey(prefix, p, 0), true, func(key, _ []byte) error {
-				if !bytes.Equal(key, offsetKey(items, p)) || bytes.Equal(key, gapsKey(items, p)) {
+				if !ofCatalogue(key, items, p) {
 					gone = append(gone, bytes.Clone(key))
 				}
 				return nil
@@ -193,22 +195,32 @@ func (t *Table) vacate(p int32, claim Claim, items string) error {
 	return batch.Flush()
 }
 
-// dividedPrefixes are those of keys that belong to a partition. The claim is left out, and what is still to be erased from this state's files.
-func dividedPrefixes() []string {
-	return []string{prefixBuried, prefixForgot, prefixMemory, prefixInterned, prefixOffset, prefixQueue, prefixSeq, prefixRow, prefixVector}
+// ofCatalogue reports whether a key says how far the catalogue is read and over which gaps.
+func ofCatalogue(key []byte, items string, p int32) bool {
+	return bytes.Equal(key, offsetKey(items, p)) || bytes.Equal(key, gapsKey(items, p))
 }
 
-// settleIn writes the pairs of the partitions adopted.
+// dividedPrefixes are those of keys that belong to a partition. The claim is left out, and what is still to be erased from this state's files.
+func dividedPrefixes() []string {
+	return []string{prefixGaps, prefixBuried, prefixForgot, prefixMemory, prefixInterned, prefixOffset, prefixQueue, prefixSeq, prefixRow, prefixVector}
+}
+
+// settleIn writes the pairs of the partitions adopted. The snapshot knows nothing of what this state's files hold of those who were
+// forgotten elsewhere, so each of their marks brings a note along (see Erase).
 func (t *Table) settleIn(claims map[int32]Claim, items string, each func(fn func(key, value []byte) error) error) error {
 	batch := t.db.NewWriteBatch()
 	defer batch.Cancel()
 	err := each(func(key, value []byte) error {
 		p, divided := partitionOf(key)
 		_, ours := claims[p]
-		if !divided || !ours || bytes.HasPrefix(key, []byte(prefixClaim)) || bytes.HasPrefix(key, []byte(prefixErase)) || bytes.Equal(key, offsetKey(items, p)) {
+		if !divided || !ours || bytes.HasPrefix(key, []byte(prefixClaim)) || bytes.HasPrefix(key, []byte(prefixErase)) || ofCatalogue(key, items, p) {
 			return nil
 		}
-		if err := batch.Set(bytes.Clone(key), bytes.Clone(value)); err != nil {
+		err := batch.Set(bytes.Clone(key), bytes.Clone(value))
+		if name := key[len(prefixForgot)+5:]; err == nil && bytes.HasPrefix(key, []byte(prefixForgot)) && len(name) == len(forgotten{}) {
+			err = batch.Set(eraseKey(p, forgotten(name)), []byte{valueVersion})
+		}
+		if err != nil {
 			return fmt.Errorf("adopting partition %d: %w", p, err)
 		}
 		return nil

@@ -65,28 +65,32 @@ func (t *Table) erase(ctx context.Context) (done int, err error) {
 	return done, nil
 }
 
-// erasing is a set of forgotten users by partition.
-type erasing map[int32]map[forgotten]bool
+// erasing is a set of forgotten users by partition, each with the number of the note that it was taken from.
+type erasing map[int32]map[forgotten]uint64
 
-func (e erasing) add(partition int32, f forgotten) {
+func (e erasing) add(partition int32, f forgotten, note uint64) {
 	if e[partition] == nil {
-		e[partition] = map[forgotten]bool{}
+		e[partition] = map[forgotten]uint64{}
 	}
-	e[partition][f] = true
+	e[partition][f] = note
 }
 
 func (e erasing) has(partition int32, user []byte) bool {
 	of := e[partition]
-	return len(of) > 0 && of[forgottenOf(user)]
+	if len(of) == 0 {
+		return false
+	}
+	_, ok := of[forgottenOf(user)]
+	return ok
 }
 
 // without returns the users of e that are not in other.
 func (e erasing) without(other erasing) erasing {
 	out := erasing{}
 	for partition, users := range e {
-		for f := range users {
-			if !other[partition][f] {
-				out.add(partition, f)
+		for f, note := range users {
+			if _, ok := other[partition][f]; !ok {
+				out.add(partition, f, note)
 			}
 		}
 	}
@@ -97,8 +101,8 @@ func (t *Table) toErase() erasing {
 	out := erasing{}
 	for _, p := range t.partitions {
 		p.mu.Lock()
-		for f := range p.erase {
-			out.add(p.id, f)
+		for f, note := range p.erase {
+			out.add(p.id, f, note)
 		}
 		p.mu.Unlock()
 	}
@@ -111,15 +115,16 @@ func (c *change) noteErasure(f forgotten) error {
 		return err
 	}
 	c.then(func() {
-		if !c.p.erase[f] {
-			c.p.erase[f] = true
+		if _, noted := c.p.erase[f]; !noted {
 			c.t.erasures.Add(1)
 		}
+		c.p.notes++
+		c.p.erase[f] = c.p.notes
 	})
 	return nil
 }
 
-// erased takes the notes of users away.
+// erased takes the notes of users away. One who was forgotten again since users were taken keeps theirs: that life is not erased.
 func (t *Table) erased(users erasing) (n int, err error) {
 	for partition, of := range users {
 		p := t.partitions[partition]
@@ -127,20 +132,19 @@ func (t *Table) erased(users erasing) (n int, err error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			return t.update(p, func(c *change) error {
-				for f := range of {
+				for f, note := range of {
+					if now, noted := p.erase[f]; !noted || now != note {
+						continue
+					}
 					if err := c.delete(eraseKey(p.id, f)); err != nil {
 						return err
 					}
+					c.then(func() {
+						delete(p.erase, f)
+						t.erasures.Add(-1)
+						n++
+					})
 				}
-				c.then(func() {
-					for f := range of {
-						if p.erase[f] {
-							delete(p.erase, f)
-							t.erasures.Add(-1)
-							n++
-						}
-					}
-				})
 				return nil
 			})
 		}()
@@ -154,7 +158,7 @@ func (t *Table) erased(users erasing) (n int, err error) {
 // remnants are what the files still hold of forgotten users.
 type remnants struct {
 	keys  map[int32][][]byte // with a version that should be gone, by partition
-	held  erasing            // users that something is held of
+	held  erasing            // users that something is held of; without numbers
 	large bool               // some of it lies in the value log
 }
 
@@ -205,11 +209,11 @@ func (t *Table) remnant(item *badger.Item, newest bool, wanted erasing, out *rem
 	if newest && !item.IsDeletedOrExpired() {
 		// It lives: of a new life, or a message that is still to be sent. The null for `vectors` is always of the life that is over.
 		if null || item.Key()[0] == prefixQueue[0] && !t.users.has(string(user)) {
-			out.held.add(partition, forgottenOf(user))
+			out.held.add(partition, forgottenOf(user), 0)
 		}
 		return nil
 	}
-	out.held.add(partition, forgottenOf(user))
+	out.held.add(partition, forgottenOf(user), 0)
 	out.large = out.large || item.ValueSize() >= valueThreshold
 	keys := out.keys[partition]
 	if n := len(keys); n == 0 || !bytes.Equal(keys[n-1], item.Key()) {

@@ -39,7 +39,7 @@ func (t *Table) loadPartition(txn *badger.Txn, p *partition) (users []string, er
 		return nil, err
 	}
 	if err := scanForgotten(txn, prefixErase, p.id, func(f forgotten, _ []byte) error {
-		p.erase[f] = true
+		p.erase[f] = 0
 		t.erasures.Add(1)
 		return nil
 	}); err != nil {

@@ -17,7 +17,7 @@ var ErrApart = errors.New("the states are at different offsets")
 func (t *Table) Rules() Rules { return t.options.Rules }
 
 // Succeed makes t the successor of old, a state of the same partitions and dimension that has been folded to the same offsets of the given
-// topics (ErrApart). t keeps its facts, its catalogue and its offsets of those topics. All else is old's afterwards: intents, outbox,
+// topics (ErrApart). t keeps its facts, its catalogue, its offsets of those topics and its notes of what is to be erased. All else is old's afterwards: intents, outbox,
 // generated memory, the offsets of requests and of what is sent; so what was asked is answered and what was sent is not sent again. So are
 // the state's name, under a writer epoch above both, and forget marks that t does not have. Vectors are dropped, to be made anew of t's
 // facts, and a null is put on `vectors` for each user who had one and is gone.
@@ -84,9 +84,10 @@ func (t *Table) alike(old *Table, topics []string) error {
 	return nil
 }
 
-// keepsOwn returns a test of keys: whether one is of what a successor keeps of its own, or of its name.
+// keepsOwn returns a test of keys: whether one is of what a successor keeps of its own, or of its name. Notes of what its files hold of
+// forgotten users are its own too; the other state's come beside them, for what is taken over.
 func keepsOwn(topics []string) func(key []byte) bool {
-	prefixes := append(factPrefixes(), prefixItem, prefixMeta)
+	prefixes := append(factPrefixes(), prefixErase, prefixItem, prefixMeta)
 	return func(key []byte) bool {
 		if slices.ContainsFunc(prefixes, func(prefix string) bool { return bytes.HasPrefix(key, []byte(prefix)) }) {
 			return true
@@ -128,6 +129,7 @@ func (t *Table) takeOver(w *badger.WriteBatch, c Cut, own func(key []byte) bool,
 			if _, there := t.markAt(key); there {
 				return nil
 			}
+		case bytes.HasPrefix(key, []byte(prefixErase)):
 		case own(key):
 			return nil
 		}

@@ -111,7 +111,8 @@ type partition struct {
 	mu      sync.Mutex // one writer at a time; guards what follows. No lock of ours is taken before it
 	seq     uint64     // last sequence number given
 	marks   map[forgotten]mark
-	erase   map[forgotten]bool // forgotten users that the files may still hold something of
+	erase   map[forgotten]uint64 // forgotten users that the files may still hold something of, with the number of their last forget
+	notes   uint64               // the number given last; of this opening
 	waiting waiting
 	outbox  outboxIndex
 	stale   staleSet
@@ -158,6 +159,9 @@ func Open(o Options) (*Table, error) {
 	}
 	t := &Table{options: o, catalogue: newCatalogue(o.Dim), users: newUserList()}
 	t.wal = newWAL(o.Dir, o.tuning.sync, t.fail)
+	if err := t.wal.syncLeft(); err != nil {
+		return nil, err
+	}
 	db, err := openBadger(o, t.wal)
 	if err != nil {
 		return nil, err
@@ -177,7 +181,7 @@ func Open(o Options) (*Table, error) {
 func newPartition(id int32, cacheBytes int) *partition {
 	return &partition{
 		id: id, items: newInterner(), rows: newRowCache(cacheBytes), notify: make(chan struct{}, 1),
-		marks: map[forgotten]mark{}, erase: map[forgotten]bool{}, waiting: newWaiting(), outbox: newOutboxIndex(), stale: newStaleSet(),
+		marks: map[forgotten]mark{}, erase: map[forgotten]uint64{}, waiting: newWaiting(), outbox: newOutboxIndex(), stale: newStaleSet(),
 		drafts: newDrafts(),
 	}
 }

@@ -80,6 +80,28 @@ func (w *wal) watch() error {
 	return nil
 }
 
+// syncLeft syncs what the last process left, before Badger opens it. If that was killed, its logs may not have reached the disk; Badger
+// reads them, begins another one and flushes them to tables some time later, while rows in the new one are synced.
+func (w *wal) syncLeft() error {
+	files, err := os.ReadDir(w.dir)
+	if err != nil {
+		return fmt.Errorf("reading the state directory: %w", err)
+	}
+	for _, f := range files {
+		if ext := filepath.Ext(f.Name()); ext != memExtension && ext != ".vlog" {
+			continue
+		}
+		err := w.sync(filepath.Join(w.dir, f.Name()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be another process's, which Badger refuses then
+			return fmt.Errorf("syncing a log of the state: %w", err)
+		}
+	}
+	if err := w.sync(w.dir); err != nil {
+		return fmt.Errorf("syncing the state directory: %w", err)
+	}
+	return nil
+}
+
 func (w *wal) tick() {
 	if !w.dirty.Swap(false) {
 		return
@@ -93,9 +115,10 @@ func (w *wal) tick() {
 
 // check refuses to go on when Badger rotates its log without saying so.
 func (w *wal) check() {
-	if _, err := os.Stat(w.path(w.active.Load() + 1)); err == nil {
-		// A rotation makes the next log after it was told, so this is no race.
-		w.fail(fmt.Errorf("badger rotated its log to %s unseen: after a power cut the state would not be trustworthy", w.path(w.active.Load()+1)))
+	number := w.active.Load()
+	if _, err := os.Stat(w.path(number + 1)); err == nil && w.active.Load() == number {
+		// A rotation makes the next log after it was told: told by now, it was told in time.
+		w.fail(fmt.Errorf("badger rotated its log to %s unseen: after a power cut the state would not be trustworthy", w.path(number+1)))
 	}
 }
 
