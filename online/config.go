@@ -123,7 +123,7 @@ func DefaultConfig() Config {
 		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, PseudoShare: .1,
 		Idle: 2 * time.Second, AnnounceEvery: 10 * time.Second, AnnounceSteps: 256, Keep: 5,
 		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256,
-		GuardTolerance: .01, GuardErrors: 3, GuardPatience: 3, Seed: 1, Threads: 1,
+		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, Seed: 1, Threads: 1,
 	}
 }
 

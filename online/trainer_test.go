@@ -652,7 +652,9 @@ func heldOutOnly(w *clusters, n, users int) []Example {
 		events = append(events, w.events(1, users)...)
 		e := &events[len(events)-1]
 		e.EventHash = 64 * uint64(e.Offset+1)
+		w.mu.Lock()
 		w.rows[e.UserID].Window[0].EventHash = e.EventHash
+		w.mu.Unlock()
 	}
 	return events
 }

@@ -175,38 +175,42 @@ func TestHold(t *testing.T) {
 }
 
 // TestRestartAfterRefusals: a trainer that is started again after it went back
-// goes on from the version it went back to, behind all events.
+// goes on as the one that was not, bit for bit.
 func TestRestartAfterRefusals(t *testing.T) {
-	w, dir := newClusters(3, 4, 400), t.TempDir()
+	w := newClusters(3, 4, 400)
 	cfg := judged()
 	cfg.Tamper = FlipLabels(64*64, 1<<40)
-	s := newStation(t, cfg, w, dir)
-	s.CatalogueReady()
-	s.run()
+	s, d := driven(t, cfg, w)
 	for i := 0; counted(t, s.metrics.returns) == 0; i++ {
-		if i == 400 {
+		if i == 200 {
 			t.Fatal("it never went back")
 		}
-		s.stream(w, 64)
+		stream64(t, d, w, 64)
 	}
-	s.stop()
 	newest, _, err := s.store.newest()
-	if err != nil || newest.record.Verdict != Refused {
+	if err != nil || !newest.record.spent(cfg.GuardPatience) {
 		t.Fatalf("the newest checkpoint is %+v, %v", newest.record, err)
 	}
-	again := newStation(t, cfg, w, dir)
+	again := newStation(t, cfg, w, s.store.dir)
 	if !maps.Equal(again.cursor, newest.record.Cursor) {
 		t.Errorf("cursor %v, the newest candidate knew %v", again.cursor, newest.record.Cursor)
 	}
-	reference, err := s.store.numbered(newest.record.Reference)
-	if err != nil {
+	other := again.Drive()
+	defer other.Close()
+	if err := other.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	again.run()
-	await(t, "the version in use is announced", func() bool { return again.last().Number == newest.record.Current })
-	again.stop()
-	if newest.record.spent(cfg.GuardPatience) && again.step != reference.step || again.heldOut.len() < guardEvents {
-		t.Errorf("at step %d, the reference is of %d; %d held-out events", again.step, reference.step, again.heldOut.len())
+	if again.last().Number != newest.record.Current || again.heldOut.len() < guardEvents {
+		t.Errorf("announced %+v, %d is in use; %d held-out events", again.last(), newest.record.Current, again.heldOut.len())
+	}
+	more := heldOutOften(w, 64, 40)
+	for _, d := range []*Drive{d, other} {
+		if err := d.Learn(t.Context(), more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !sameWeights(s.learner.State(), again.learner.State()) {
+		t.Errorf("at steps %d and %d the weights differ", s.step, again.step)
 	}
 }
 
