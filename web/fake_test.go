@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -138,6 +139,13 @@ func (f *fake) Snapshot(context.Context, string) (any, error) {
 		return nil, f.snapshotErr
 	}
 	return map[string]string{"name": "2026-01-02"}, nil
+}
+
+func (f *fake) PromotePrior(_ context.Context, number int64, hold time.Duration) (any, error) {
+	if number == 404 {
+		return nil, &Error{Code: CodeNotFound, Message: "no such version"}
+	}
+	return map[string]string{"version": fmt.Sprintf("%d held %s", number, hold)}, nil
 }
 
 // Subscribe hands out the one channel that the test fills.

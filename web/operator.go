@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Operator is what the verbs of operators ask of a service that holds the state they would open.
@@ -19,6 +21,9 @@ type Operator interface {
 	// returns its manifest, of some partitions ("2-3") or of all (""). It goes on until it is done
 	// or ctx ends.
 	Snapshot(ctx context.Context, partitions string) (manifest any, err error)
+	// PromotePrior makes an earlier checkpoint the version in use, for hold at least, and returns the
+	// announcement of its new number.
+	PromotePrior(ctx context.Context, number int64, hold time.Duration) (version any, err error)
 }
 
 // Inspectable are the parts of a state that can be looked at.
@@ -51,4 +56,25 @@ func (s *Server) postSnapshot(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, m)
+}
+
+func (s *Server) postPromotePrior(w http.ResponseWriter, r *http.Request) {
+	number, err := strconv.ParseInt(r.PathValue("number"), 10, 64)
+	if err != nil || number < 1 {
+		writeError(w, &Error{Code: CodeNotFound, Message: fmt.Sprintf("%q is no number of a version", r.PathValue("number"))})
+		return
+	}
+	hold := time.Duration(0)
+	if text := r.URL.Query().Get("hold"); text != "" {
+		if hold, err = time.ParseDuration(text); err != nil || hold < 0 {
+			writeError(w, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("hold: %q is no duration such as 1h, from 0s on", text)})
+			return
+		}
+	}
+	v, err := s.o.Operator.PromotePrior(r.Context(), number, hold)
+	if err != nil {
+		writeError(w, asError(err, CodeInternal))
+		return
+	}
+	writeJSON(w, http.StatusOK, v)
 }

@@ -56,7 +56,8 @@ func (s *Server) routes() []route {
 	if s.o.Operator != nil {
 		rs = append(rs,
 			route{method: "GET", pattern: "/v1/inspect/{what}", handler: s.getInspect, stream: true},
-			route{method: "POST", pattern: "/v1/snapshots", handler: s.postSnapshot, stream: true})
+			route{method: "POST", pattern: "/v1/snapshots", handler: s.postSnapshot, stream: true},
+			route{method: "POST", pattern: "/v1/prior/{number}/promote", handler: s.postPromotePrior})
 	}
 	return rs
 }

@@ -137,6 +137,26 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
+func TestPromotePrior(t *testing.T) {
+	s := New(newFake().options())
+	for target, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"/v1/prior/7/promote":               {200, "7 held 0s"},
+		"/v1/prior/7/promote?hold=1h30m":    {200, "7 held 1h30m0s"},
+		"/v1/prior/7/promote?hold=-1s":      {400, "bad_request"},
+		"/v1/prior/7/promote?hold=tomorrow": {400, "bad_request"},
+		"/v1/prior/x/promote":               {404, "not_found"},
+		"/v1/prior/0/promote":               {404, "not_found"},
+		"/v1/prior/404/promote":             {404, "no such version"},
+	} {
+		if a := call(t, s, "POST", target, ""); a.code != want.code || !strings.Contains(string(a.body), want.says) {
+			t.Errorf("%s answers %d %s", target, a.code, a.body)
+		}
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	s := New(populated().options())
 	call(t, s, "GET", "/v1/users/ada", "")

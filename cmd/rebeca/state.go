@@ -304,7 +304,7 @@ func priorCommand() *cobra.Command {
 		}
 		return err
 	}
-	return group("prior", "Work with versions of the prior", reset, priorImport(), priorSample(), priorBench())
+	return group("prior", "Work with versions of the prior", priorList(), priorPromote(), priorRollback(), reset, priorImport(), priorSample(), priorBench())
 }
 
 func priorImport() *cobra.Command {
