@@ -44,7 +44,7 @@ func TestPromotePrior(t *testing.T) {
 	}
 	s.until("the choice is in use", func() bool { return svc.Status().PriorVersion == done.Version && atRest(svc)() })
 	s.crowd("c", 128)
-	s.until("at rest", func() bool { return svc.Status().Users > before.Users && atRest(svc)() })
+	s.until("at rest", func() bool { return svc.Status().EventsFolded >= before.EventsFolded+128 && atRest(svc)() })
 	if st := svc.Status(); st.PriorVersion != done.Version || st.Training.Verdict != string(online.Held) || !st.Training.HeldUntil.After(time.Now()) {
 		t.Errorf("in use is %s; %+v", st.PriorVersion, st.Training)
 	}
