@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -65,7 +66,7 @@ func (s *Service) requestsLoop(ctx context.Context, p int32, at place, h consume
 	if loop.Start != consumer.Earliest {
 		return loop, nil
 	}
-	first, end, err := s.bounds(ctx, topic, p)
+	first, end, err := bounds(ctx, s.client, topic, p, s.log)
 	if err != nil {
 		return nil, err
 	}
@@ -83,13 +84,13 @@ func (s *Service) requestsLoop(ctx context.Context, p int32, at place, h consume
 
 // bounds asks for the first offset and the end of a topic's partition until a
 // broker answers; its error is ctx's.
-func (s *Service) bounds(ctx context.Context, topic string, p int32) (first, end int64, err error) {
+func bounds(ctx context.Context, client *consumer.Client, topic string, p int32, log *slog.Logger) (first, end int64, err error) {
 	for {
-		if first, end, err = s.client.Offsets(ctx, topic, p); err == nil {
+		if first, end, err = client.Offsets(ctx, topic, p); err == nil {
 			return first, end, nil
 		}
 		if ctx.Err() == nil {
-			s.log.Warn("reading the bounds of a partition; trying again", "topic", topic, "partition", p, "err", err)
+			log.Warn("reading the bounds of a partition; trying again", "topic", topic, "partition", p, "err", err)
 		}
 		select {
 		case <-time.After(time.Second):

@@ -217,15 +217,28 @@ func (p *Promotion) align(ctx context.Context, pair *statePair, parts []Caught) 
 		if end < part.To {
 			return fmt.Errorf("%s[%d] ends at %d and a state is at %d: the topic was truncated or made anew", part.Topic, part.Partition, end, part.To)
 		}
-		h := w.foldFeedback(part.Partition)
-		if part.Topic == c.Kafka.Topics.Items {
-			h = w.listItems(part.Partition, 0, w.buries(part.Partition))
-		}
-		if err := foldSpan(ctx, client, w.table, part.Topic, part.Span, h, &passed, p.Logger); err != nil {
+		if err := w.catchUp(ctx, logFold{config: c.Kafka, client: client, table: w.table, passed: &passed, log: p.Logger}, part); err != nil {
 			return fmt.Errorf("folding what the %s state lacks: %w", part.State, err)
 		}
 	}
 	return nil
+}
+
+// catchUp folds what the worker's state lacks. Where the dead letters of items
+// are this state's to send, those below are sent first: what follows moves their
+// position.
+func (w *worker) catchUp(ctx context.Context, f logFold, part Caught) error {
+	if part.Topic != w.topics.Items {
+		return f.span(ctx, part.Topic, part.Span, w.foldFeedback(part.Partition))
+	}
+	ours, err := w.buries(part.Partition)
+	if err == nil && ours {
+		err = w.buryBehind(ctx, f.client, part.Partition, nil)
+	}
+	if err != nil {
+		return err
+	}
+	return f.span(ctx, part.Topic, part.Span, w.listItems(part.Partition, ours))
 }
 
 // swap moves the promoted state into state.dir, where it is complete under

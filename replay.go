@@ -333,47 +333,18 @@ func (r *Replay) fold(ctx context.Context, w *worker, record replayRecord, left 
 	var passed atomic.Int64
 	stop := r.tell(&passed, left)
 	defer stop()
+	f := logFold{config: r.Config.Kafka, client: r.Client, table: w.table, passed: &passed, log: r.Logger}
 	group, ctx := errgroup.WithContext(ctx)
 	for i, set := range [][]Span{record.Feedback, record.Items} {
 		for _, s := range set {
 			h := w.foldFeedback(s.Partition)
 			if i == 1 {
-				h = w.listItems(s.Partition, 0, false)
+				h = w.listItems(s.Partition, false)
 			}
-			group.Go(func() error { return foldSpan(ctx, r.Client, w.table, record.Topics[i], s, h, &passed, r.Logger) })
+			group.Go(func() error { return f.span(ctx, record.Topics[i], s, h) })
 		}
 	}
 	return group.Wait()
-}
-
-// foldSpan hands the rest of a span to a handler; the table's offset, which
-// moves with what is folded, says where the rest begins.
-func foldSpan(ctx context.Context, client *consumer.Client, t *table.Table, topic string, s Span, h handler, passed *atomic.Int64, log *slog.Logger) error {
-	at, _, ok, err := t.Offset(topic, s.Partition)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		// Written down even if nothing follows: the state is at this offset.
-		if at = s.From; at > 0 {
-			if err := h(ctx, nil, at); err != nil {
-				return err
-			}
-		}
-	}
-	p := consumer.Partition{Client: client, Topic: topic, ID: s.Partition, Start: at, Logger: log}
-	p.Handler = handler(func(ctx context.Context, records []consumer.Record, next int64) error {
-		if err := h(ctx, records, next); err != nil {
-			return err
-		}
-		passed.Add(next - at)
-		at = next
-		return nil
-	})
-	if at >= s.To {
-		return nil
-	}
-	return p.RunTo(ctx, s.To)
 }
 
 // tell reports progress until the function it returns is called.

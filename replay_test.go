@@ -386,7 +386,8 @@ func TestReplayHoweverCut(t *testing.T) {
 					sizes = append(sizes, rapid.IntRange(1, 60).Draw(rt, "batch"))
 				}
 				h := inBatches(w.foldFeedback(int32(p)), sizes)
-				if err := foldSpan(t.Context(), s.client, tb, "feedback", end, h, new(atomic.Int64), quiet); err != nil {
+				f := logFold{config: s.config.Kafka, client: s.client, table: tb, passed: new(atomic.Int64), log: quiet}
+				if err := f.span(t.Context(), "feedback", end, h); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -77,6 +77,11 @@ func (p *Partition) Run(ctx context.Context) error {
 	if err != nil {
 		return orEnded(ctx, err)
 	}
+	return p.runFrom(ctx, offset)
+}
+
+// runFrom is Run once it is settled where it begins.
+func (p *Partition) runFrom(ctx context.Context, offset int64) error {
 	group, ctx := errgroup.WithContext(ctx)
 	ahead := make(chan batch, 1) // one batch is fetched while another is handled
 	group.Go(func() error { return p.fetchLoop(ctx, offset, ahead) })

@@ -11,21 +11,23 @@ import (
 )
 
 // RunTo is [Partition.Run] with an end: it returns nil once everything below the offset to has been handled, and ctx's error when ctx ends
-// before. The handler sees no record at or above to, and no next above it. An end beyond the log's is waited for; one within an open
-// transaction, until that ends.
+// before. The handler sees no record at or above to, and no next above it; OnGap hears of what is missing below it only. An end beyond the
+// log's is waited for; one within an open transaction, until that ends.
 func (p *Partition) RunTo(ctx context.Context, to int64) error {
 	p.setDefaults()
-	at, err := p.start(ctx)
+	within, reached := context.WithCancel(ctx)
+	defer reached()
+	s := span{to: to, inner: p.Handler, onGap: p.OnGap, reached: reached}
+	p.Handler = &s
+	if s.onGap != nil {
+		p.OnGap = s.gap
+	}
+	defer func() { p.Handler, p.OnGap = s.inner, s.onGap }()
+	at, err := p.begin(ctx)
 	if err != nil || at >= to {
 		return err
 	}
-	p.Start = at
-	within, reached := context.WithCancel(ctx)
-	defer reached()
-	s := span{to: to, inner: p.Handler, reached: reached}
-	p.Handler = &s
-	defer func() { p.Handler = s.inner }()
-	if err := p.Run(within); err != nil || s.done {
+	if err := p.runFrom(within, at); err != nil || s.done {
 		return err
 	}
 	return ctx.Err()
@@ -35,8 +37,30 @@ func (p *Partition) RunTo(ctx context.Context, to int64) error {
 type span struct {
 	to      int64
 	inner   Handler
+	onGap   func(*GapError) error
 	reached context.CancelFunc
 	done    bool
+}
+
+// gap is OnGap within the span.
+func (s *span) gap(g *GapError) error {
+	if s.done {
+		return nil
+	}
+	within := *g
+	within.First = min(g.First, s.to)
+	if err := s.onGap(&within); err != nil {
+		return err
+	}
+	s.end(within.First)
+	return nil
+}
+
+// end stops the reading where the span is passed.
+func (s *span) end(next int64) {
+	if s.done = next >= s.to; s.done {
+		s.reached()
+	}
 }
 
 // Handle implements [Handler].
@@ -48,9 +72,7 @@ func (s *span) Handle(ctx context.Context, records []Record, next int64) error {
 	if err := s.inner.Handle(ctx, records[:n], min(next, s.to)); err != nil {
 		return err
 	}
-	if s.done = next >= s.to; s.done {
-		s.reached()
-	}
+	s.end(next)
 	return nil
 }
 

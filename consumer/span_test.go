@@ -81,3 +81,43 @@ func TestOffsetAt(t *testing.T) {
 		t.Error("a topic that is not there has an offset")
 	}
 }
+
+// TestRunToOverAGap hears of what is missing within the span, and ends where the gap leads past its end.
+func TestRunToOverAGap(t *testing.T) {
+	b, c := setup(t, "t", 1)
+	produce(t, c, "t", 0, values(0, 5)...)
+	produce(t, c, "t", 0, values(5, 10)...)
+	for _, first := range []int64{5, 10} {
+		if err := b.Cluster().DeleteRecords("t", 0, first); err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []int64{4, 8, 10} {
+			var gaps []GapError
+			accept := func(g *GapError) error { gaps = append(gaps, *g); return nil }
+			s := sink{}
+			if err := (&Partition{Client: c, Topic: "t", Start: 2, Handler: &s, OnGap: accept}).RunTo(within(t), to); err != nil {
+				t.Fatal(err)
+			}
+			if want := (GapError{GapLost, "t", 0, 2, min(first, to), 10}); len(gaps) != 1 || gaps[0] != want {
+				t.Errorf("from %d on, to %d: heard of %v, want %v", first, to, gaps, want)
+			}
+			if got, want := int64(len(s.all())), max(0, to-first); got != want {
+				t.Errorf("from %d on, to %d: %d records, want %d", first, to, got, want)
+			}
+		}
+	}
+}
+
+// TestRunToOverAGapAtTheEnd: what is left of the span goes while it is read, and no record comes behind it.
+func TestRunToOverAGapAtTheEnd(t *testing.T) {
+	b, c := setup(t, "t", 1)
+	for i := range 20 {
+		produce(t, c, "t", 0, values(i, i+1)...)
+	}
+	var gaps []GapError
+	p := &Partition{Client: c, Topic: "t", Start: 0, MaxBytes: 1, OnGap: func(g *GapError) error { gaps = append(gaps, *g); return nil }}
+	p.Handler = &sink{handle: func([]Record, int64) error { return b.Cluster().DeleteRecords("t", 0, 20) }}
+	if err := p.RunTo(within(t), 20); err != nil || len(gaps) != 1 || gaps[0].First != 20 {
+		t.Errorf("error %v, gaps %v", err, gaps)
+	}
+}
