@@ -16,8 +16,6 @@ import (
 )
 
 const (
-	// awaitLimit is how long an answer is kept that nobody waits for.
-	awaitLimit = 2 * time.Minute
 	// feedCapacity bounds a gallery's subscription; what it cannot take is dropped.
 	feedCapacity = 1024
 )
@@ -38,19 +36,8 @@ type door struct {
 
 	mu          sync.Mutex
 	subscribers map[chan web.Event]struct{} // guarded by mu
-	answers     map[string]*answer          // guarded by mu; by user and request id, of requests through this door
+	answers     answers                     // guarded by mu
 }
-
-// answer collects the published records of a request that somebody waits for.
-type answer struct {
-	records map[string]json.RawMessage // by record id
-	ids     []string                   // in order of arrival
-	changed chan struct{}              // closed and replaced at each record
-	waiters int
-	since   time.Time // when somebody last asked for it
-}
-
-func requestKey(userID, requestID string) string { return userID + "\x00" + requestID }
 
 // Feedback implements [web.Producer]: one produce call per partition. What was
 // acknowledged before an error counts.
@@ -160,64 +147,6 @@ func (d *door) Recall(_ context.Context, userID, requestID string) ([]json.RawMe
 		}
 	}
 	return out, len(out) > 0, nil
-}
-
-// expect begins to collect the answer of a request before it is produced.
-func (d *door) expect(key string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.answerOf(key)
-}
-
-// answerOf finds or makes the collection of a request, and lets go of those
-// that nobody has waited for during awaitLimit; d.mu is held. An answer outlives
-// its last waiter, because another caller may be about to wait for the same.
-func (d *door) answerOf(key string) *answer {
-	now := time.Now()
-	for k, a := range d.answers {
-		if a.waiters == 0 && now.Sub(a.since) > awaitLimit {
-			delete(d.answers, k)
-		}
-	}
-	a := d.answers[key]
-	if a == nil {
-		a = &answer{records: map[string]json.RawMessage{}, changed: make(chan struct{})}
-		d.answers[key] = a
-	}
-	a.since = now
-	return a
-}
-
-// Await implements [web.Results] for a request that this door has produced.
-func (d *door) Await(ctx context.Context, userID, requestID string, count int) ([]json.RawMessage, error) {
-	d.mu.Lock()
-	a := d.answerOf(requestKey(userID, requestID))
-	a.waiters++
-	d.mu.Unlock()
-	defer func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		a.waiters--
-		a.since = time.Now()
-	}()
-	for {
-		d.mu.Lock()
-		if len(a.ids) >= count {
-			out := make([]json.RawMessage, len(a.ids))
-			for i, id := range a.ids {
-				out[i] = a.records[id]
-			}
-			d.mu.Unlock()
-			return out, nil
-		}
-		changed := a.changed
-		d.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }
 
 // Reached implements [web.Results].
@@ -343,14 +272,7 @@ func (d *door) published(out []table.Outgoing) {
 			panic("rebeca: a published record is not JSON: " + err.Error())
 		}
 		user := string(m.Key)
-		if a := d.answers[requestKey(user, head.RequestID)]; a != nil {
-			if _, ok := a.records[head.ID]; !ok {
-				a.records[head.ID] = m.Value
-				a.ids = append(a.ids, head.ID)
-				close(a.changed)
-				a.changed = make(chan struct{})
-			}
-		}
+		d.answers.add(requestKey(user, head.RequestID), head.ID, m.Value)
 		d.tell(web.Event{UserID: user, Generated: m.Value})
 	}
 }

@@ -33,6 +33,7 @@ func (s *stand) users() (keys [2]string) {
 // the dead letters are complete, each once and with its bytes.
 func TestFloodOfPoison(t *testing.T) {
 	s := newStand(t)
+	s.config = newFakeRegistry(t).config(s.config)
 	const limit, batches, size = 500, 40, 500
 	svc, stop := s.serveWith(Options{outboxLimit: limit})
 	users := s.users()
@@ -49,6 +50,8 @@ func TestFloodOfPoison(t *testing.T) {
 					good[p]++
 					m.Value = fmt.Appendf(nil, `{"event_id":"e%d","user_id":%q,"item_id":"item-%d","kind":"like","occurred_at":%q}`,
 						good[p], users[p], i, m.Time.UTC().Format(time.RFC3339Nano))
+				case i%12 == 1: // in the name of schemas that nobody has, another one each time
+					m.Value = schemas.Frame(uint32(1_000_000+(b*size+i)*2+int(p)), []byte("x"))
 				case i%3 == 0:
 					m.Value = fmt.Appendf(nil, "no JSON %d-%d", b, i)
 				default:

@@ -41,6 +41,11 @@ func (s *Service) onGap(g *consumer.GapError) error {
 	if g.Kind != consumer.GapBegin && !compacted && s.config.Kafka.OnGap != OnGapRecord {
 		return g
 	}
+	if g.Topic == s.config.Kafka.Topics.Feedback && g.First < g.Stored {
+		if err := s.table.LowerMarks(g.Partition, g.First); err != nil {
+			return err
+		}
+	}
 	skip := table.Gap{Kind: string(g.Kind), From: g.Stored, To: g.First, At: time.Now()}
 	if err := s.table.Skip(g.Topic, g.Partition, skip); err != nil {
 		return err

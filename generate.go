@@ -621,7 +621,15 @@ func (g *generator) refresh() (bool, error) {
 		if err := g.table.Complete(p, cs); err != nil {
 			return false, fmt.Errorf("storing vectors of partition %d: %w", p, err)
 		}
-		some = true
+		left, err := g.table.Stale(p, batchImages)
+		if err != nil {
+			return false, fmt.Errorf("looking for stale vectors of partition %d: %w", p, err)
+		}
+		if slices.ContainsFunc(users, func(u string) bool { return !slices.Contains(left, u) }) {
+			some = true
+		} else { // not at once again: there may be nothing that can be stored of these
+			g.refreshAfter = time.Now().Add(retryAfter)
+		}
 	}
 	return some, nil
 }

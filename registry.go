@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +31,12 @@ const (
 	// maxSchemas is far more than a topic has; beyond it all are forgotten and
 	// asked anew.
 	maxSchemas = 4096
+	// maxUnknown bounds what is kept of ids that the registry does not know. They
+	// have a place of their own: whoever sends nonsense displaces no schema.
+	maxUnknown = 4096
+	// registryIdle is how long a connection is kept for the next question: ids that
+	// are not known yet come one behind the other.
+	registryIdle = time.Second
 	// maxReferences bounds how many schemas one may lean on.
 	maxReferences = 256
 )
@@ -58,9 +66,10 @@ type registry struct {
 	url    string
 	log    *slog.Logger
 
-	mu    sync.Mutex
-	known map[uint32]found  // guarded by mu
-	waits map[string]string // guarded by mu; why a partition waits, by topic[partition]
+	mu      sync.Mutex
+	known   map[uint32]found  // guarded by mu; for ever
+	unknown map[uint32]found  // guarded by mu; each until its time
+	waits   map[string]string // guarded by mu; why a partition waits, by topic[partition]
 }
 
 // found is a schema, or that there is none to use.
@@ -89,8 +98,7 @@ func (c Config) newRegistry(log *slog.Logger) (*registry, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
-	// Schemas are asked for once: no idle connection is worth keeping.
-	transport.DisableKeepAlives = true
+	transport.IdleConnTimeout, transport.MaxIdleConnsPerHost = registryIdle, 16
 	options = append(options, sr.HTTPClient(&http.Client{Timeout: registryTimeout, Transport: transport}))
 	if rc.Username != "" {
 		password, err := firstLine("registry.password_file", rc.PasswordFile)
@@ -103,7 +111,7 @@ func (c Config) newRegistry(log *slog.Logger) (*registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry.url: %w", err)
 	}
-	return &registry{client: client, url: rc.URL, log: log, known: map[uint32]found{}, waits: map[string]string{}}, nil
+	return &registry{client: client, url: rc.URL, log: log, known: map[uint32]found{}, unknown: map[uint32]found{}, waits: map[string]string{}}, nil
 }
 
 // content opens a record. Errors are *[schemas.Rejection], or ctx's when it
@@ -173,21 +181,43 @@ func (g *registry) waiting() (out []string) {
 func (g *registry) find(ctx context.Context, id uint32) (found, error) {
 	g.mu.Lock()
 	f, ok := g.known[id]
+	none, asked := g.unknown[id]
 	g.mu.Unlock()
-	if ok && (f.until.IsZero() || time.Now().Before(f.until)) {
+	switch {
+	case ok:
 		return f, nil
+	case asked && time.Now().Before(none.until):
+		return none, nil
 	}
 	f, err := g.ask(ctx, id)
-	if err != nil {
-		return f, err
+	if err == nil {
+		g.keep(id, f)
 	}
+	return f, err
+}
+
+func (g *registry) keep(id uint32, f found) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.known) >= maxSchemas {
-		clear(g.known)
+	delete(g.unknown, id)
+	if f.until.IsZero() {
+		if len(g.known) >= maxSchemas {
+			clear(g.known)
+		}
+		g.known[id] = f
+		return
 	}
-	g.known[id] = f
-	return f, nil
+	if len(g.unknown) >= maxUnknown {
+		now := time.Now()
+		maps.DeleteFunc(g.unknown, func(_ uint32, f found) bool { return now.After(f.until) })
+	}
+	for other := range g.unknown { // any one
+		if len(g.unknown) < maxUnknown {
+			break
+		}
+		delete(g.unknown, other)
+	}
+	g.unknown[id] = f
 }
 
 func (g *registry) ask(ctx context.Context, id uint32) (f found, err error) {
@@ -197,9 +227,7 @@ func (g *registry) ask(ctx context.Context, id uint32) (f found, err error) {
 		return unknown, nil // ids are signed
 	}
 	s, err := g.client.SchemaByID(ctx, int(id))
-	// A 404 without this code is another server's, or another path's: it says
-	// nothing about the schema.
-	if answer := (*sr.ResponseError)(nil); errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound && answer.SchemaError() == sr.ErrSchemaNotFound {
+	if notThere(err, sr.ErrSchemaNotFound) {
 		return unknown, nil
 	}
 	if err != nil {
@@ -207,7 +235,13 @@ func (g *registry) ask(ctx context.Context, id uint32) (f found, err error) {
 	}
 	d := schemas.Definition{Type: s.Type.String(), Text: s.Schema}
 	if err := g.references(ctx, s, &d, map[string]bool{}); err != nil {
-		return f, err
+		if !errors.As(err, &f.none) {
+			return f, err
+		}
+		if f.none.Reason == schemas.ReasonUnknownSchema {
+			f.until = unknown.until // what it leans on may come
+		}
+		return f, nil
 	}
 	if f.schema, err = schemas.Compile(d); err != nil {
 		f.none = rejection(err)
@@ -215,16 +249,28 @@ func (g *registry) ask(ctx context.Context, id uint32) (f found, err error) {
 	return f, nil
 }
 
-// references fetches what a schema leans on, each before who needs it.
+// notThere reports whether the registry says of itself that it has none. A 404
+// without one of these codes is another server's, or another path's.
+func notThere(err error, codes ...*sr.Error) bool {
+	answer := (*sr.ResponseError)(nil)
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound && slices.Contains(codes, answer.SchemaError())
+}
+
+// references fetches what a schema leans on, each before who needs it. A
+// *[schemas.Rejection] says that the schema cannot be used.
 func (g *registry) references(ctx context.Context, s sr.Schema, d *schemas.Definition, seen map[string]bool) error {
 	for _, r := range s.References {
 		if seen[r.Name] {
 			continue
 		}
 		if seen[r.Name] = true; len(seen) > maxReferences {
-			return fmt.Errorf("a schema leans on more than %d others", maxReferences)
+			return &schemas.Rejection{Reason: schemas.ReasonBadSchema, Message: fmt.Sprintf("the schema leans on more than %d others", maxReferences)}
 		}
 		at, err := g.client.SchemaByVersion(ctx, r.Subject, r.Version)
+		if notThere(err, sr.ErrSubjectNotFound, sr.ErrVersionNotFound, sr.ErrSchemaNotFound) {
+			return &schemas.Rejection{Reason: schemas.ReasonUnknownSchema,
+				Message: fmt.Sprintf("the registry knows no version %d of %s, which the schema leans on as %s", r.Version, r.Subject, r.Name)}
+		}
 		if err != nil {
 			return fmt.Errorf("reference %s, version %d of %s: %w", r.Name, r.Version, r.Subject, err)
 		}

@@ -2,10 +2,13 @@ package rebeca
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"math"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -205,5 +208,115 @@ func TestWaitEndsWithTheService(t *testing.T) {
 	stop()
 	if n := svc.metrics.deadN.Load(); n != 0 {
 		t.Errorf("%d dead letters", n)
+	}
+}
+
+// leaning is a registry whose schemas lean on others: 1 on nothing, 2 on one that is there, 3 on a subject that is not, 4 on a version that is not, 5 on too many; 6 and
+// above are not there.
+func leaning(t *testing.T) (c Config, asked, connections *atomic.Int64) {
+	t.Helper()
+	text := shippedSchema(t, "feedback.avsc")
+	lean := func(subject string, version int) map[string]any {
+		return map[string]any{"name": fmt.Sprint(subject, version), "subject": subject, "version": version}
+	}
+	many := []map[string]any{}
+	for i := range maxReferences + 1 {
+		many = append(many, lean("there", i+1))
+	}
+	schema := map[string]map[string]any{
+		"1": {"schema": text}, "2": {"schema": text, "references": []any{lean("there", 1)}},
+		"3": {"schema": text, "references": []any{lean("absent", 1)}}, "4": {"schema": text, "references": []any{lean("there", 999)}},
+		"5": {"schema": text, "references": many},
+	}
+	asked, connections = &atomic.Int64{}, &atomic.Int64{}
+	answer := func(w http.ResponseWriter, code int, v any) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		if err := json.NewEncoder(w).Encode(v); err != nil {
+			t.Error(err)
+		}
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/schemas/ids/{id}", func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if s := schema[r.PathValue("id")]; s != nil {
+			answer(w, 200, s)
+			return
+		}
+		answer(w, 404, map[string]any{"error_code": 40403, "message": "Schema not found"})
+	})
+	mux.HandleFunc("/subjects/{subject}/versions/{version}", func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.PathValue("subject") != "there":
+			answer(w, 404, map[string]any{"error_code": 40401, "message": "Subject not found"})
+		case r.PathValue("version") == "999":
+			answer(w, 404, map[string]any{"error_code": 40402, "message": "Version not found"})
+		default:
+			answer(w, 200, map[string]any{"subject": "there", "version": 1, "id": 100,
+				"schema": fmt.Sprintf(`{"type":"record","name":"There%s","fields":[]}`, r.PathValue("version"))})
+		}
+	})
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	c.Registry.URL = server.URL
+	return c, asked, connections
+}
+
+// A schema that leans on too many others, or on one that is not there, is an answer: nobody waits for the registry. The one that is missing may come.
+func TestSchemasThatLean(t *testing.T) {
+	c, _, _ := leaning(t)
+	g, err := c.newRegistry(quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[uint32]schemas.Reason{1: "", 2: "", 3: schemas.ReasonUnknownSchema, 4: schemas.ReasonUnknownSchema, 5: schemas.ReasonBadSchema, 6: schemas.ReasonUnknownSchema} {
+		f, err := g.find(t.Context(), id)
+		if err != nil {
+			t.Errorf("%d: error %v", id, err)
+			continue
+		}
+		if got := f.none; got == nil && want != "" || got != nil && got.Reason != want {
+			t.Errorf("%d: %v, want %q", id, got, want)
+		}
+		if f.until.IsZero() != (want != schemas.ReasonUnknownSchema) {
+			t.Errorf("%d: kept until %v", id, f.until)
+		}
+	}
+}
+
+// Ids that nobody knows displace no schema, what is kept of them is bounded, and asking for them makes no connection each.
+func TestUnknownIDsAreBounded(t *testing.T) {
+	c, asked, connections := leaning(t)
+	g, err := c.newRegistry(quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(id uint32) {
+		t.Helper()
+		if _, err := g.find(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	find(1)
+	for i := range uint32(maxUnknown + 500) {
+		find(1000 + i)
+	}
+	before := asked.Load()
+	find(1)
+	find(1000 + maxUnknown + 499) // the newest, too
+	if n := asked.Load() - before; n != 0 {
+		t.Errorf("%d ids are asked for again", n)
+	}
+	if len(g.unknown) > maxUnknown || len(g.known) != 1 {
+		t.Errorf("%d unknown and %d known ids are kept", len(g.unknown), len(g.known))
+	}
+	if n := connections.Load(); n > maxUnknown/10 {
+		t.Errorf("%d connections for %d questions", n, asked.Load())
 	}
 }

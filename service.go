@@ -302,7 +302,7 @@ func (s *Service) compose() error {
 		table: s.table, rules: c.rules(), progress: s.progress,
 		hasPrior:    func() bool { return s.follower != nil && s.follower.version().Version != "" },
 		answering:   s.answers,
-		subscribers: map[chan web.Event]struct{}{}, answers: map[string]*answer{},
+		subscribers: map[chan web.Event]struct{}{},
 	}
 	return nil
 }

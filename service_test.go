@@ -781,7 +781,7 @@ func TestNothingIsKeptOfRequestsNobodyAwaits(t *testing.T) {
 	}
 	s.until("answered", func() bool { return svc.Status().Generated == 120 })
 	svc.door.mu.Lock()
-	n := len(svc.door.answers)
+	n := len(svc.door.answers.by)
 	svc.door.mu.Unlock()
 	if n != 0 {
 		t.Errorf("%d answers are kept that nobody awaits", n)

@@ -252,7 +252,7 @@ func TestImportSkipsBadLines(t *testing.T) {
 // TestAwaitTogether has callers of one request id come and go while its records
 // are published: nobody hangs, nobody misses them.
 func TestAwaitTogether(t *testing.T) {
-	d := &door{answers: map[string]*answer{}, subscribers: map[chan web.Event]struct{}{}}
+	d := &door{subscribers: map[chan web.Event]struct{}{}}
 	for round := range 200 {
 		id := fmt.Sprint("r", round)
 		value := []byte(fmt.Sprintf(`{"id":"i%d","request_id":"%s"}`, round, id))
@@ -274,11 +274,9 @@ func TestAwaitTogether(t *testing.T) {
 		d.published([]table.Outgoing{{Message: table.Message{Role: table.RoleGenerated, Key: []byte("u"), Value: value}}})
 		wg.Wait()
 	}
-	for _, a := range d.answers {
-		a.since = time.Now().Add(-2 * awaitLimit)
-	}
-	d.expect("another")
-	if len(d.answers) != 1 {
-		t.Errorf("%d answers are kept that nobody awaits", len(d.answers))
+	d.answers.swept = time.Time{}
+	d.answers.of("another", time.Now().Add(2*awaitLimit))
+	if len(d.answers.by) != 1 {
+		t.Errorf("%d answers are kept that nobody awaits", len(d.answers.by))
 	}
 }

@@ -3,6 +3,7 @@ package table
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -81,6 +82,40 @@ func (t *Table) Skip(topic string, partition int32, g Gap) error {
 	})
 	if err != nil {
 		return fmt.Errorf("going on behind a gap in %s[%d]: %w", topic, partition, err)
+	}
+	return nil
+}
+
+// LowerMarks tells the forget marks of a partition that its feedback begins anew at an offset: it is to be called before the offset goes back
+// (Skip). A mark keeps the offset of its null to tell what was made before it; a life in the new log would seem to be of before.
+func (t *Table) LowerMarks(partition int32, to int64) error {
+	p, err := t.part(partition)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var behind []forgotten
+	for name, m := range p.marks {
+		if m.offset > to {
+			behind = append(behind, name)
+		}
+	}
+	for part := range slices.Chunk(behind, trimChunk) {
+		if err := t.update(p, func(c *change) error { return c.lowerMarks(part, to) }); err != nil {
+			return fmt.Errorf("lowering the forget marks of partition %d: %w", partition, err)
+		}
+	}
+	return nil
+}
+
+func (c *change) lowerMarks(names []forgotten, to int64) error {
+	for _, name := range names {
+		m := mark{until: c.p.marks[name].until, offset: to}
+		if err := c.set(forgottenKey(c.p.id, name), m.encode()); err != nil {
+			return err
+		}
+		c.then(func() { c.p.marks[name] = m })
 	}
 	return nil
 }
