@@ -55,8 +55,10 @@ func (s *Service) loop(topic string, p int32, h consumer.Handler) (*consumer.Par
 }
 
 // requestsLoop reads requests from the table's offset. A state that has none
-// begins where the partition's last owner has answered everything, or, where
-// there was none, at the end: an old request has nobody who waits for it.
+// answers from where the partition's last owner has answered everything, and
+// reads what lies before for its ids, so that a request that is repeated is not
+// answered again. Where there was no owner it begins at the end: an old request
+// has nobody who waits for it.
 func (s *Service) requestsLoop(ctx context.Context, p int32, at place, h consumer.Handler) (*consumer.Partition, error) {
 	topic := s.config.Kafka.Topics.Requests
 	loop, err := s.loop(topic, p, h)
@@ -70,14 +72,14 @@ func (s *Service) requestsLoop(ctx context.Context, p int32, at place, h consume
 	if err != nil {
 		return nil, err
 	}
-	if loop.Start = at.requests; loop.Start < 0 {
-		loop.Start = end
+	loop.Start = end
+	if at.requests >= 0 {
+		loop.Start = first
 	}
-	loop.Start = s.within(topic, p, loop.Start, first, end)
 	// Written down now, so that a request made while the service is away after
 	// its first start is answered when it is back.
-	if _, err := s.table.Accept(topic, p, nil, loop.Start); err != nil {
-		return nil, fmt.Errorf("storing the first offset of %s[%d]: %w", topic, p, err)
+	if err := s.table.BeginRequests(topic, p, loop.Start, s.within(topic, p, at.requests, first, end)); err != nil {
+		return nil, err
 	}
 	return loop, nil
 }

@@ -100,7 +100,7 @@ func (o owner) lost(partition int32, claim consumer.Claim, found *consumer.Claim
 
 // place is where a partition is continued after it was claimed.
 type place struct {
-	requests int64 // where requests begin, should the state know no offset; -1 for their end
+	requests int64 // below it requests are answered, should the state know no offset; -1 where there was no owner
 }
 
 // claim waits until the partition may be served and writes that into the table
@@ -171,13 +171,10 @@ func (s *Service) claimOnce(ctx context.Context, sh *shard, silent func(*consume
 		since = found.Since
 	default:
 		s.log.Info("taking a partition over", "partition", p, "from", found.State, "epoch", epoch)
-		asked, err := s.client.Committed(ctx, group, t.Requests, []int32{p})
-		if err != nil {
-			return place{}, err
-		}
-		if c, ok := asked[p]; ok {
-			at.requests = c.Offset
-		}
+	}
+	// Also of a partition that is ours: we may have been killed between the claim and the first word on requests.
+	if at.requests, err = s.answeredBefore(ctx, group, p); err != nil {
+		return place{}, err
 	}
 	if !held || local.Epoch != epoch {
 		if err := s.table.Claim(p, table.Claim{Epoch: epoch, Since: since}, t.Items); err != nil {
@@ -186,6 +183,26 @@ func (s *Service) claimOnce(ctx context.Context, sh *shard, silent func(*consume
 	}
 	sh.setClaim(consumer.Claim{State: me.state, Epoch: epoch, Writer: me.writer, Since: since, URL: s.config.HTTP.Advertise})
 	return at, s.commitShards(ctx, []*shard{sh}, false)
+}
+
+// answeredBefore returns the offset of requests below which the group's owner has
+// answered everything, -1 where it says nothing or the state has its own.
+func (s *Service) answeredBefore(ctx context.Context, group string, p int32) (int64, error) {
+	topic := s.config.Kafka.Topics.Requests
+	if _, _, followed, err := s.table.Offset(topic, p); err != nil || followed {
+		if err != nil {
+			err = &tableError{err}
+		}
+		return -1, err
+	}
+	asked, err := s.client.Committed(ctx, group, topic, []int32{p})
+	if err != nil {
+		return -1, err
+	}
+	if c, ok := asked[p]; ok {
+		return c.Offset, nil
+	}
+	return -1, nil
 }
 
 func (s *Service) owner() owner { return owner{s.table.State(), s.table.Writer()} }

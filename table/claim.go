@@ -192,6 +192,13 @@ func (t *Table) Answered(topic string, partition int32) (next int64, ok bool, er
 		return 0, false, nil
 	}
 	next, _, ok, err = t.Offset(topic, partition)
+	if err == nil && ok {
+		// Another state has answered more than this one has read.
+		before, _, some, err := t.Offset(topic+answeredSuffix, partition)
+		if err != nil || some {
+			return before, some, err
+		}
+	}
 	if first, some := p.waiting.firstRequest(topic); some && first < next {
 		next = first
 	}

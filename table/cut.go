@@ -87,8 +87,8 @@ func (c Cut) Positions() ([]Position, error) {
 	var out []Position
 	err := c.Each(prefixOffset, func(key, value []byte) error {
 		partition, topic, err := splitUserKey(key)
-		if err != nil || strings.HasSuffix(topic, buriedSuffix) {
-			return err // of no topic's position
+		if err != nil || strings.Contains(topic, "@") {
+			return err // no topic's own position
 		}
 		r, err := decodeOffset(value)
 		out = append(out, Position{Topic: topic, Partition: partition, Next: r.next})

@@ -70,12 +70,16 @@ func (t *Table) Skip(topic string, partition int32, g Gap) error {
 			return err
 		}
 		at := reached{next: g.To, last: -1}.encode()
-		// In a log that was made anew the dead letters below the old position are others.
-		if sent, ok, err := readOffset(c.txn, topic+buriedSuffix, partition); err != nil {
-			return err
-		} else if ok && sent.next > g.To {
-			if err := c.set(offsetKey(topic+buriedSuffix, partition), at); err != nil {
+		// In a log that was made anew what lies below the old positions beside the topic's own is another.
+		for _, suffix := range []string{buriedSuffix, answeredSuffix} {
+			beside, ok, err := readOffset(c.txn, topic+suffix, partition)
+			if err != nil {
 				return err
+			}
+			if ok && beside.next > g.To {
+				if err := c.set(offsetKey(topic+suffix, partition), at); err != nil {
+					return err
+				}
 			}
 		}
 		return c.set(offsetKey(topic, partition), at)

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -21,7 +22,7 @@ type Asked struct {
 
 // Accept turns requests into intents, one each, and moves the offset of the topic's partition with them in one transaction (several where
 // dead letters exceed one). Requests are never superseded. One whose request id is among the user's last 128 makes no intent. It returns
-// the intents written. ErrStale as in Fold.
+// the intents written. Requests that another state has answered (BeginRequests) are only remembered. ErrStale as in Fold.
 func (t *Table) Accept(topic string, partition int32, asked []Asked, next int64) ([]Intent, error) {
 	p, err := t.part(partition)
 	if err == nil {
@@ -58,6 +59,48 @@ func (t *Table) Accept(topic string, partition int32, asked []Asked, next int64)
 	}
 }
 
+// BeginRequests is the first word on a partition of the requests topic: first is the offset to read next, answered the one below which all
+// requests and dead letters were answered and sent by another state that had the partition. What lies between is read for its request ids
+// alone, so that none of them is answered under another id later. ErrStale when the topic is followed already.
+func (t *Table) BeginRequests(topic string, partition int32, first, answered int64) error {
+	p, err := t.part(partition)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err = t.update(p, func(c *change) error {
+		if _, followed, err := readOffset(c.txn, topic, partition); err != nil || followed {
+			return cmp.Or(err, ErrStale)
+		}
+		if answered > first {
+			if err := c.set(offsetKey(topic+answeredSuffix, partition), reached{next: answered, last: -1}.encode()); err != nil {
+				return err
+			}
+		}
+		return c.set(offsetKey(topic, partition), reached{next: first, last: -1}.encode())
+	})
+	if err != nil {
+		return fmt.Errorf("beginning %s[%d] at %d: %w", topic, partition, first, err)
+	}
+	return nil
+}
+
+// answeredSuffix marks the position below which another state has answered.
+const answeredSuffix = "@answered"
+
+// answered returns the offset below which requests are only remembered, and forgets it once it is behind next.
+func (c *change) answered(topic string, next int64) (int64, error) {
+	r, some, err := readOffset(c.txn, topic+answeredSuffix, c.p.id)
+	if err != nil || !some {
+		return 0, err
+	}
+	if next >= r.next {
+		err = c.delete(offsetKey(topic+answeredSuffix, c.p.id))
+	}
+	return r.next, err
+}
+
 func (c *change) accept(topic string, asked []Asked, next int64) ([]Intent, error) {
 	first := next
 	if len(asked) > 0 {
@@ -67,9 +110,21 @@ func (c *change) accept(topic string, asked []Asked, next int64) ([]Intent, erro
 	if err := c.advance(topic, c.p.id, first, next, last); err != nil {
 		return nil, err
 	}
+	answered, err := c.answered(topic, next)
+	if err != nil {
+		return nil, err
+	}
 	var out []Intent
 	for i := range asked {
 		a := &asked[i]
+		if a.Offset < answered {
+			if a.Request != nil {
+				if _, err := c.asked(a.Request.UserID, a.Request.RequestID); err != nil {
+					return nil, fmt.Errorf("record at %d: %w", a.Offset, err)
+				}
+			}
+			continue
+		}
 		source := schemas.Source{Topic: topic, Partition: c.p.id, Offset: a.Offset}
 		if a.Dead != nil {
 			if err := c.bury(source, a.Key, a.Value, a.Headers, a.Dead); err != nil {
