@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"rebeca/schemas"
 	"rebeca/table"
 	"rebeca/web"
 )
@@ -26,6 +27,8 @@ type InspectedUser struct {
 	LastEvents []InspectedEvent `json:"last_events"` // the newest part of the window, newest last
 	OlderLikes []InspectedEvent `json:"older_likes"`
 	LastOffset int64            `json:"last_offset"` // of the last feedback folded
+	EventIDs   int              `json:"event_ids"`   // how many ids of events are remembered, by which resends are known
+	EventHash  string           `json:"event_hash"`  // of these ids in their order: FNV-1a over their hashes
 	VectorNorm *float64         `json:"vector_norm"` // null before there is a vector
 	VectorHash *string          `json:"vector_hash"` // of its bits: equal vectors have equal ones
 	Prior      *string          `json:"prior_version"`
@@ -33,9 +36,11 @@ type InspectedUser struct {
 
 // InspectedEvent is an entry of a window.
 type InspectedEvent struct {
-	ItemID string `json:"item_id"`
-	Class  string `json:"class"`
-	Offset int64  `json:"offset"`
+	ItemID     string       `json:"item_id"`
+	Kind       schemas.Kind `json:"kind"`
+	Class      string       `json:"class"`
+	OccurredAt time.Time    `json:"occurred_at"` // in milliseconds
+	Offset     int64        `json:"offset"`
 }
 
 // InspectedOffset is how far a partition of a topic is folded.
@@ -121,10 +126,10 @@ func inspectUser(t *table.Table, r table.Row, enc *json.Encoder) error {
 func inspected(r table.Row, v *table.Vector) InspectedUser {
 	u := InspectedUser{
 		UserID: r.UserID, Partition: r.Partition, Events: r.Events, Positives: r.Positives, Negatives: r.Negatives,
-		LastOffset: r.LastOffset, LastEvents: []InspectedEvent{}, OlderLikes: []InspectedEvent{},
+		LastOffset: r.LastOffset, EventIDs: len(r.Seen), EventHash: hashOf(r.Seen), LastEvents: []InspectedEvent{}, OlderLikes: []InspectedEvent{},
 	}
 	for _, e := range slices.Backward(r.Window) {
-		in := InspectedEvent{ItemID: e.ItemID, Class: e.Class.String(), Offset: e.Offset}
+		in := InspectedEvent{ItemID: e.ItemID, Kind: e.Kind, Class: e.Class.String(), OccurredAt: e.OccurredAt.UTC(), Offset: e.Offset}
 		if e.Older {
 			u.OlderLikes = append(u.OlderLikes, in)
 		} else {
@@ -139,11 +144,18 @@ func inspected(r table.Row, v *table.Vector) InspectedUser {
 }
 
 func vectorHash(values []float32) string {
+	bits := make([]uint32, len(values))
+	for i, v := range values {
+		bits[i] = math.Float32bits(v)
+	}
+	return hashOf(bits)
+}
+
+// hashOf is FNV-1a over numbers in little-endian, 16 hex digits.
+func hashOf[N uint32 | uint64](numbers []N) string {
 	h := fnv.New64a()
-	var b [4]byte
-	for _, v := range values {
-		binary.LittleEndian.PutUint32(b[:], math.Float32bits(v))
-		h.Write(b[:])
+	if err := binary.Write(h, binary.LittleEndian, numbers); err != nil {
+		panic("rebeca: hashing numbers: " + err.Error())
 	}
 	return fmt.Sprintf("%016x", h.Sum64())
 }

@@ -18,6 +18,8 @@ type Row struct {
 	Negatives  uint64  // those of a negative class
 	Window     []Entry // the newest first, then the older likes, the newest of them first
 	LastOffset int64   // of the last feedback folded for this user; -1 before the first
+	// Seen are the hashes of the last distinct event ids (schemas.EventHash), by which resends are known, the oldest first.
+	Seen []uint64
 }
 
 // Entry is one event of a window.
@@ -140,7 +142,7 @@ func decodeEntry(b []byte) entry {
 // public converts r, resolving interned ids by names.
 func (r *row) public(user string, partition int32, names []string) (Row, error) {
 	out := Row{
-		UserID: user, Partition: partition, Events: r.events, Positives: r.positives, Negatives: r.negatives, LastOffset: r.last,
+		UserID: user, Partition: partition, Events: r.events, Positives: r.positives, Negatives: r.negatives, LastOffset: r.last, Seen: r.seen,
 		Window: make([]Entry, 0, len(r.newest)+len(r.older)),
 	}
 	for k, part := range [...][]entry{r.newest, r.older} {

@@ -283,5 +283,8 @@ func (m *model) row(user string) Row {
 	older := slices.Clone(u.older)
 	slices.SortFunc(older, func(a, b Entry) int { return int(b.Offset - a.Offset) })
 	r.Window = append(append(r.Window, newest...), older...)
+	for _, id := range u.ids[max(0, len(u.ids)-m.rules.Dedupe):] {
+		r.Seen = append(r.Seen, schemas.EventHash(id))
+	}
 	return r
 }
