@@ -48,10 +48,11 @@ func brokerCommand() *cobra.Command {
 		Long: "Run an embedded broker that speaks the Kafka protocol and keeps its data on disk. For development only.",
 	}
 	listen := cmd.Flags().String("listen", "127.0.0.1:9092", "address to listen on")
+	advertise := cmd.Flags().String("advertise", "", "address that clients are told to come to, where it is another than --listen, as behind a proxy")
 	data := cmd.Flags().String("data", "", "directory for the log (required)")
 	require(cmd, "data")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		b, err := broker.Start(broker.Options{Listen: *listen, DataDir: *data, Logger: newLogger(cmd.ErrOrStderr(), slog.LevelWarn)})
+		b, err := broker.Start(broker.Options{Listen: *listen, Advertise: *advertise, DataDir: *data, Logger: newLogger(cmd.ErrOrStderr(), slog.LevelWarn)})
 		if err != nil {
 			return err
 		}

@@ -16,9 +16,10 @@ import (
 
 // Options of a broker.
 type Options struct {
-	Listen  string       // host:port; port 0 picks a free one; empty means 127.0.0.1:0
-	DataDir string       // created if needed, kept over restarts and held by one broker at a time; empty keeps all in memory
-	Logger  *slog.Logger // warnings and errors; nil discards them
+	Listen    string       // host:port; port 0 picks a free one; empty means 127.0.0.1:0
+	Advertise string       // host:port that clients are told to come to; empty means the address that it listens on
+	DataDir   string       // created if needed, kept over restarts and held by one broker at a time; empty keeps all in memory
+	Logger    *slog.Logger // warnings and errors; nil discards them
 }
 
 // Broker is a running development broker of one node. Topics are made by admin requests only, never by being named.
@@ -28,8 +29,8 @@ type Broker struct {
 	lock    *os.File // of the data directory; nil in memory
 }
 
-// Start listens and serves until Close. Clients are told the address that it listens on, so Listen must name one that
-// they can reach. Its errors are one line: a port that is taken or a data directory that is taken or cannot be read is named.
+// Start listens and serves until Close. Clients are told the address that it advertises, so that must be one that they can reach. Its
+// errors are one line: a port that is taken or a data directory that is taken or cannot be read is named.
 func Start(o Options) (_ *Broker, err error) {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
@@ -52,7 +53,7 @@ func Start(o Options) (_ *Broker, err error) {
 			b.unlock()
 		}
 	}()
-	gate := newGate(listener)
+	gate := newGate(listener, o.Advertise)
 	options := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("rebeca-development"),

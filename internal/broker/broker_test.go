@@ -157,3 +157,19 @@ func TestStartRefusesInOneLine(t *testing.T) {
 		}
 	}
 }
+
+// Clients are sent to the address that is advertised, and the broker itself to none: it ends what a killed one left all the same.
+func TestAdvertise(t *testing.T) {
+	b := start(t, Options{Advertise: "broker.test:19092", DataDir: t.TempDir()})
+	c := client(t, b)
+	resp, err := kmsg.NewPtrMetadataRequest().RequestWith(within(t), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(resp.Brokers) != 1 || resp.Brokers[0].Host != "broker.test" || resp.Brokers[0].Port != 19092 {
+		t.Errorf("the broker says that it is %+v", resp.Brokers)
+	}
+	if host, _, err := net.SplitHostPort(b.Addr()); err != nil || host != "127.0.0.1" {
+		t.Errorf("it listens on %s", b.Addr())
+	}
+}

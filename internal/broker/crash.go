@@ -170,19 +170,33 @@ func (b *Broker) markAborted(transactions []open, g *gate) error {
 // gate is a listener that takes only our own connections until it is opened; others wait in the system's queue.
 type gate struct {
 	net.Listener
-	own    chan net.Conn // without capacity: a connection is handed over or not made
-	opened chan struct{}
-	closed chan struct{}
-	open   func()
-	close  func()
+	advertised net.Addr      // what the broker calls itself
+	own        chan net.Conn // without capacity: a connection is handed over or not made
+	opened     chan struct{}
+	closed     chan struct{}
+	open       func()
+	close      func()
 }
 
-func newGate(l net.Listener) *gate {
-	g := &gate{Listener: l, own: make(chan net.Conn), opened: make(chan struct{}), closed: make(chan struct{})}
+// newGate makes a gate; advertise is empty for the listener's own address.
+func newGate(l net.Listener, advertise string) *gate {
+	g := &gate{Listener: l, advertised: l.Addr(), own: make(chan net.Conn), opened: make(chan struct{}), closed: make(chan struct{})}
 	g.open = sync.OnceFunc(func() { close(g.opened) })
 	g.close = sync.OnceFunc(func() { close(g.closed) })
+	if advertise != "" {
+		g.advertised = named(advertise)
+	}
 	return g
 }
+
+// named is an address that nobody has looked up.
+type named string
+
+func (named) Network() string  { return "tcp" }
+func (n named) String() string { return string(n) }
+
+// Addr implements [net.Listener]: the broker tells it its clients.
+func (g *gate) Addr() net.Addr { return g.advertised }
 
 // Accept implements [net.Listener].
 func (g *gate) Accept() (net.Conn, error) {

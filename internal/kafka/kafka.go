@@ -3,6 +3,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -30,6 +31,7 @@ var pom []byte
 // Broker is one node in KRaft mode, its own controller, on ports and in a folder of its own. Topics are not made by themselves there.
 type Broker struct {
 	Address    string // host:port of the clients' listener
+	advertised string // host:port that clients are told to come to
 	controller string
 	jars       string
 	dir        string
@@ -38,8 +40,11 @@ type Broker struct {
 
 // Start runs a broker on a folder, which it formats when it is missing or empty, and waits until it serves. The caller ends it with
 // Kill.
-func Start(dir string) (*Broker, error) {
-	b := &Broker{dir: dir}
+func Start(dir string) (*Broker, error) { return StartBehind(dir, "") }
+
+// StartBehind is Start of a broker that tells its clients to come to another address, that of a proxy; empty means its own.
+func StartBehind(dir, advertise string) (*Broker, error) {
+	b := &Broker{dir: dir, advertised: advertise}
 	var err error
 	if b.jars, err = fetchJars(); err != nil {
 		return nil, err
@@ -156,7 +161,7 @@ func (b *Broker) properties() string {
 node.id=1
 controller.quorum.voters=1@%[2]s
 listeners=PLAINTEXT://%[1]s,CONTROLLER://%[2]s
-advertised.listeners=PLAINTEXT://%[1]s
+advertised.listeners=PLAINTEXT://%[4]s
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=%[3]s
@@ -169,7 +174,7 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
-`, b.Address, b.controller, b.path("data"))
+`, b.Address, b.controller, b.path("data"), cmp.Or(b.advertised, b.Address))
 }
 
 // fetchJars returns the folder of the broker's jars in the per-user cache, filled by Maven the first time.
