@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rebeca/internal/figures"
@@ -41,21 +42,21 @@ type chaos struct {
 	stream  *stream
 	oracle  *oracle
 	figures figures.Figures
-	events  *os.File // what was done and when
+	storm   atomic.Int64 // how often the network has changed
+	events  *os.File     // what was done and when
 	pending sync.WaitGroup
 	faults  []fault
 }
 
 // run kills, compares, and returns the figures and the faults of the first round that had any. An error says that the run itself
 // could not go on.
-func run(ctx context.Context, p plan) (figures.Figures, []fault, error) {
+func run(ctx context.Context, p plan) (got figures.Figures, faults []fault, err error) {
 	c := &chaos{plan: p, rng: rand.New(rand.NewPCG(p.seed, 2)), figures: figures.Figures{"runs": 1}}
 	count(c.figures, nil)
+	defer func() { err = errors.Join(err, c.close()) }()
 	if err := c.open(ctx); err != nil {
-		c.close()
 		return c.figures, nil, err
 	}
-	defer c.close()
 	started := time.Now()
 	for len(c.faults) == 0 && ctx.Err() == nil && (p.kills == 0 || c.kills() < p.kills) && (p.duration == 0 || time.Since(started) < p.duration) {
 		if err := c.oneRound(ctx); err != nil {
@@ -69,7 +70,9 @@ func run(ctx context.Context, p plan) (figures.Figures, []fault, error) {
 	return c.figures, c.faults, nil
 }
 
-func (c *chaos) kills() int { return int(c.figures["kills_service"] + c.figures["kills_broker"]) }
+func (c *chaos) kills() int {
+	return int(c.figures["kills_service"] + c.figures["kills_broker"] + c.figures["kills_restore"])
+}
 
 func (c *chaos) open(ctx context.Context) (err error) {
 	if c.events, err = os.Create(filepath.Join(c.dir, "chaos.log")); err != nil {
@@ -78,7 +81,7 @@ func (c *chaos) open(ctx context.Context) (err error) {
 	if c.tree, err = newTree(ctx, c.dir, c.binary, c.apache, c.settings); err != nil {
 		return err
 	}
-	if _, err := c.tree.verb(ctx, "topics", "create", "-c", c.tree.config()); err != nil {
+	if _, err := c.tree.verb(ctx, "topics", "create", "-c", c.tree.nodes[0].config()); err != nil {
 		return err
 	}
 	if c.stream, err = newStream(c.tree.address, c.settings, c.seed); err != nil {
@@ -86,20 +89,21 @@ func (c *chaos) open(ctx context.Context) (err error) {
 	}
 	c.oracle = newOracle(c.tree.address, c.settings)
 	c.stream.catalogue()
-	if err := c.tree.startService(); err != nil {
+	first := c.tree.nodes[0]
+	if err := first.start(); err != nil {
 		return err
 	}
 	// Requests are answered from the first start on.
-	if err := c.tree.awaitReady(ctx, startLimit); err != nil {
+	if err := first.awaitReady(ctx, startLimit); err != nil {
 		return err
 	}
 	c.stream.asking = true
 	return nil
 }
 
-func (c *chaos) close() {
+func (c *chaos) close() (err error) {
 	if c.tree != nil {
-		c.tree.stop()
+		err = c.tree.stop()
 	}
 	c.pending.Wait()
 	if c.stream != nil {
@@ -108,6 +112,7 @@ func (c *chaos) close() {
 	if c.events != nil {
 		_ = c.events.Close() // a log for people
 	}
+	return err
 }
 
 func (c *chaos) log(format string, args ...any) {
@@ -124,6 +129,7 @@ func (c *chaos) oneRound(ctx context.Context) error {
 		err = c.strike(ctx)
 	}
 	cease()
+	c.calm()
 	// The producer may wait for a broker to take its records.
 	if up := c.up(ctx); err == nil {
 		err = up
@@ -141,17 +147,36 @@ func (c *chaos) up(ctx context.Context) error {
 	if err := c.tree.startBroker(ctx); err != nil {
 		return err
 	}
-	if err := c.tree.claim(ctx); err != nil {
-		return err
+	for _, n := range c.tree.working() {
+		if len(n.taking) > 0 {
+			c.calm() // the verb waits for nobody
+		}
+		if err := n.claim(ctx); err != nil {
+			return err
+		}
+		if err := c.startNode(n); err != nil {
+			return err
+		}
 	}
-	return c.startService()
+	return nil
 }
 
-func (c *chaos) startService() error {
-	if c.tree.service != nil && !c.tree.serviceUp() && !c.tree.ended {
-		c.ended()
+func (c *chaos) startNode(n *node) error {
+	if n.service != nil && !n.up() && !n.ended {
+		c.ended(n)
 	}
-	return c.tree.startService()
+	if !n.up() && n.braked && c.chance(50) {
+		if err := n.setBrake(0); err != nil {
+			return err
+		}
+	}
+	return n.start()
+}
+
+// pick draws a service that has partitions.
+func (c *chaos) pick() *node {
+	all := c.tree.working()
+	return all[c.rng.IntN(len(all))]
 }
 
 // between draws a duration.
@@ -162,10 +187,11 @@ func (c *chaos) between(lo, hi time.Duration) time.Duration {
 // chance is true in so many percent of the cases.
 func (c *chaos) chance(percent int) bool { return c.rng.IntN(100) < percent }
 
-// strike starts what does not run, waits for a moment of no meaning, and kills.
+// strike starts what does not run, waits for a moment of no meaning or of some, and kills.
 func (c *chaos) strike(ctx context.Context) error {
-	if !c.tree.brokerUp() && !c.tree.moved && c.chance(30) { // the service first: it finds nobody
-		if err := c.startService(); err != nil {
+	n := c.pick()
+	if !c.tree.brokerUp() && len(n.taking) == 0 && c.chance(30) { // the service first: it finds nobody
+		if err := c.startNode(n); err != nil {
 			return err
 		}
 		c.sleep(ctx, c.between(0, time.Second))
@@ -173,47 +199,64 @@ func (c *chaos) strike(ctx context.Context) error {
 	if err := c.up(ctx); err != nil {
 		return err
 	}
-	if err := c.moment(ctx); err != nil {
+	if c.chance(20) {
+		c.weather()
+	}
+	if err := c.moment(ctx, n); err != nil || len(c.faults) > 0 {
 		return err
 	}
-	if c.tree.ready && c.chance(12) {
-		c.snapshot(ctx)
+	if n.ready && !c.tree.divided() && c.chance(25) {
+		c.snapshot(ctx, n)
 		c.sleep(ctx, c.between(0, 300*time.Millisecond))
 	}
 	if c.chance(12) {
-		c.pause()
+		c.pause(n)
 	}
 	switch x := c.rng.IntN(100); {
-	case x < 65:
-		c.killService()
-	case x < 80:
+	case x < 40:
+		c.killService(n)
+	case x < 58:
+		if err := c.aim(ctx, n); err != nil {
+			return err
+		}
+	case x < 70:
 		c.killBroker()
 		c.sleep(ctx, c.between(0, 700*time.Millisecond))
-	case x < 92:
-		c.killService()
+	case x < 80:
+		c.killService(n)
 		c.killBroker()
+	case x < 86:
+		return c.terminate(n)
 	default:
-		return c.stopService()
+		// A division needs weights that somebody has announced.
+		if c.figures["rounds"] > 0 {
+			return c.handOver(ctx)
+		}
+		c.killService(n)
 	}
-	if !c.tree.serviceUp() && c.tree.taken() > 0 && c.chance(c.moves) {
-		return c.move(ctx)
+	if first := c.tree.nodes[0]; !c.tree.divided() && !first.up() && first.taken() > 0 && c.chance(c.moves) {
+		return c.move(ctx, first)
 	}
 	return nil
 }
 
 // moment waits: for some time after the start, or after the service was ready.
-func (c *chaos) moment(ctx context.Context) error {
-	if c.chance(40) {
+func (c *chaos) moment(ctx context.Context, n *node) error {
+	switch {
+	case n.braked: // it may not be ready for long
+		c.sleep(ctx, c.between(20*time.Millisecond, 2*time.Second))
+		return nil
+	case c.chance(40):
 		c.sleep(ctx, c.between(20*time.Millisecond, 500*time.Millisecond))
 		return nil
 	}
-	err := c.tree.awaitReady(ctx, restLimit)
+	err := n.awaitReady(ctx, restLimit)
 	switch {
 	case errors.Is(err, errEnded):
-		c.ended()
+		c.ended(n)
 		return nil
-	case errors.Is(err, context.DeadlineExceeded):
-		c.fault(stuck, "%v; it said:\n%s", err, c.tree.service.Tail(4))
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		c.fault(stuck, "%v; it said:\n%s", err, n.service.Tail(4))
 		return nil
 	case err != nil:
 		return err
@@ -234,21 +277,21 @@ func (c *chaos) fault(k kind, format string, args ...any) {
 }
 
 // ended judges a service that has ended by itself.
-func (c *chaos) ended() {
-	c.log("the service has ended by itself (ready before: %t, broker undisturbed: %t)", c.tree.ready, c.tree.undisturbed)
+func (c *chaos) ended(n *node) {
+	c.log("service %s has ended by itself (ready before: %t, broker and network undisturbed: %t)", n.name, n.ready, n.undisturbed)
 	c.figures["exits"]++
-	c.tree.ended = true
-	if c.tree.culpable() {
-		c.fault(died, "the service ended by itself (ready before: %t, broker undisturbed: %t); it said:\n%s",
-			c.tree.ready, c.tree.undisturbed, c.tree.service.Tail(3))
+	n.ended = true
+	if n.culpable() {
+		c.fault(died, "service %s ended by itself (ready before: %t, broker and network undisturbed: %t); it said:\n%s",
+			n.name, n.ready, n.undisturbed, n.service.Tail(3))
 	}
 }
 
-func (c *chaos) killService() {
-	if c.tree.serviceUp() {
-		c.log("kill service %d, ready %t", c.tree.service.PID(), c.tree.ready)
-		c.tree.service.Kill()
-		c.tree.ended = true
+func (c *chaos) killService(n *node) {
+	if n.up() {
+		c.log("kill service %s, %d, ready %t", n.name, n.service.PID(), n.ready)
+		n.service.Kill()
+		n.ended = true
 		c.figures["kills_service"]++
 	}
 }
@@ -256,32 +299,34 @@ func (c *chaos) killService() {
 func (c *chaos) killBroker() {
 	if c.tree.brokerUp() {
 		c.log("kill broker %d", c.tree.broker.PID())
-		c.tree.undisturbed = false
+		c.disturb()
 		c.tree.broker.Kill()
 		c.figures["kills_broker"]++
 	}
 }
 
-// stopService ends the service as an operator does.
-func (c *chaos) stopService() error {
-	if !c.tree.serviceUp() {
+func (c *chaos) disturb() { c.tree.disturb() }
+
+// terminate ends a service as an operator does.
+func (c *chaos) terminate(n *node) error {
+	if !n.up() {
 		return nil
 	}
-	c.log("terminate service %d, ready %t", c.tree.service.PID(), c.tree.ready)
+	c.log("terminate service %s, %d, ready %t", n.name, n.service.PID(), n.ready)
 	c.figures["stops"]++
-	c.tree.ended = true
+	n.ended = true
 	// One that has just begun may not listen to signals yet, or be waiting for a broker that is away.
-	if err := c.tree.service.Terminate(startLimit); err != nil && c.tree.ready {
-		c.fault(died, "the service, terminated: %v; it said:\n%s", err, c.tree.service.Tail(3))
+	if err := n.service.Terminate(startLimit); err != nil && n.ready {
+		c.fault(died, "service %s, terminated: %v; it said:\n%s", n.name, err, n.service.Tail(3))
 	}
 	return nil
 }
 
-func (c *chaos) pause() {
-	p, name := server(c.tree.service), "service"
+func (c *chaos) pause(n *node) {
+	p, name := server(n.service), "service "+n.name
 	if c.chance(50) {
 		p, name = c.tree.broker, "broker"
-		c.tree.undisturbed = false
+		c.disturb()
 	}
 	if !running(p) {
 		return
@@ -295,27 +340,78 @@ func (c *chaos) pause() {
 	pause(p, d)
 }
 
+// weather has the network between services and broker fail for a while, or cut all connections, while all else happens.
+func (c *chaos) weather() {
+	c.disturb()
+	c.figures["network_faults"]++
+	d := c.between(100*time.Millisecond, 3*time.Second)
+	if c.chance(10) {
+		d = c.between(6*time.Second, 14*time.Second) // beyond the time-outs
+	}
+	switch x := c.rng.IntN(100); {
+	case x < 30:
+		c.log("network: cut")
+		c.tree.proxy.cut()
+		return
+	case x < 60:
+		delay := c.between(5*time.Millisecond, 200*time.Millisecond)
+		c.log("network: %v late for %v", delay, d)
+		c.tree.proxy.slow(delay)
+	case x < 85:
+		way := direction(c.rng.IntN(2))
+		c.log("network: holds direction %d for %v", way, d)
+		c.tree.proxy.hold(way)
+	default:
+		c.log("network: a black hole for %v", d)
+		c.tree.proxy.hold(toBroker)
+		c.tree.proxy.hold(toService)
+	}
+	cut, storm := c.chance(30), c.storm.Add(1)
+	c.pending.Go(func() {
+		for until := time.Now().Add(d); time.Now().Before(until) && c.storm.Load() == storm; {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if c.storm.Load() == storm {
+			if cut {
+				c.tree.proxy.cut() // with what it holds
+			}
+			c.tree.proxy.calm()
+		}
+	})
+}
+
+// calm ends all weather.
+func (c *chaos) calm() {
+	c.storm.Add(1)
+	c.tree.proxy.calm()
+}
+
 // snapshot begins a snapshot, which goes on while all else happens.
-func (c *chaos) snapshot(ctx context.Context) {
+func (c *chaos) snapshot(ctx context.Context, n *node) {
 	c.log("snapshot")
 	c.pending.Go(func() {
-		if err := c.tree.snapshot(ctx); err != nil {
+		if err := n.snapshot(ctx); err != nil {
 			c.log("no snapshot: %v", err) // killed meanwhile
 		}
 	})
 }
 
 // move goes back to a snapshot; nothing may come of it twice.
-func (c *chaos) move(ctx context.Context) error {
+func (c *chaos) move(ctx context.Context, n *node) error {
+	c.calm()
 	c.pending.Wait()
-	i := c.tree.taken() - 1 - c.rng.IntN(c.tree.taken())
-	c.log("move to snapshot %d of %d", i+1, c.tree.taken())
+	i := n.taken() - 1 - c.rng.IntN(n.taken())
+	n.brake = c.brake()
+	c.log("move to snapshot %d of %d, brake %d", i+1, n.taken(), n.brake)
 	c.figures["moves"]++
-	return c.tree.move(ctx, i)
+	return n.move(ctx, i)
 }
 
 // compare waits for rest and holds everything against the log.
 func (c *chaos) compare(ctx context.Context) error {
+	if err := c.release(); err != nil {
+		return err
+	}
 	if err := c.up(ctx); err != nil {
 		return err
 	}
@@ -358,27 +454,37 @@ func cmpOr(a, b string) string {
 	return b
 }
 
-// rest waits for the service; one that had started without a broker may have to be started again.
+// rest waits for the services; one that had started without a broker may have to be started again.
 func (c *chaos) rest(ctx context.Context) error {
 	for {
 		if err := c.up(ctx); err != nil {
 			return err
 		}
-		err := c.tree.rest(ctx, restLimit)
+		n, err := c.restless(ctx)
 		switch {
 		case err == nil:
 			return nil
 		case errors.Is(err, errEnded):
-			if c.ended(); len(c.faults) > 0 {
+			if c.ended(n); len(c.faults) > 0 {
 				return nil
 			}
 		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-			c.fault(stuck, "%v; it said:\n%s", err, c.tree.service.Tail(4))
+			c.fault(stuck, "%v; it said:\n%s", err, n.service.Tail(4))
 			return nil
 		default:
 			return err
 		}
 	}
+}
+
+// restless returns the first service that does not come to rest, and why.
+func (c *chaos) restless(ctx context.Context) (*node, error) {
+	for _, n := range c.tree.working() {
+		if err := n.rest(ctx, restLimit); err != nil {
+			return n, err
+		}
+	}
+	return nil, nil
 }
 
 // vectors waits until the vectors follow the rows: those of users without a waiting image come when nothing else is to do.

@@ -173,9 +173,12 @@ func faultless() *world {
 	w.log.next[topicFeedback][w.partition] = w.offset
 	w.log.next[topicRequests][w.partition] = 1
 	version := "1-a"
+	w.state.services = 1
+	at := now.Truncate(time.Millisecond)
 	w.state.users = []inspectedUser{{
 		User: user, Partition: w.partition, Events: 3, Positives: 2, Negatives: 1, Version: &version, OlderLikes: []inspectedEvent{},
-		LastEvents: []inspectedEvent{{"item-1", "strong_positive", 0}, {"item-2", "weak_negative", 1}, {"item-3", "weak_positive", 4}},
+		LastEvents: []inspectedEvent{{"item-1", "like", "strong_positive", at, 0}, {"item-2", "skip", "weak_negative", at, 1}, {"item-3", "click", "weak_positive", at, 4}},
+		LastOffset: 4, EventIDs: 3, EventHash: ringHash([]string{"a", "b", "c"}),
 	}}
 	for topic, next := range w.log.next {
 		for p, at := range next {
@@ -203,19 +206,26 @@ func TestOracleSees(t *testing.T) {
 		want  kind
 		spoil func(w *world)
 	}{
-		"an event twice":         {wrongRow, func(w *world) { w.state.users[0].Events++ }},
-		"a like too few":         {wrongRow, func(w *world) { w.state.users[0].Positives-- }},
-		"a window's entry gone":  {wrongRow, func(w *world) { w.state.users[0].LastEvents = w.state.users[0].LastEvents[1:] }},
-		"a window out of order":  {wrongRow, func(w *world) { slices.Reverse(w.state.users[0].LastEvents) }},
-		"an entry of a resend":   {wrongRow, func(w *world) { w.state.users[0].LastEvents[0].Item = "item-9" }},
-		"another class":          {wrongRow, func(w *world) { w.state.users[0].LastEvents[0].Class = "weak_positive" }},
+		"an event twice":        {wrongRow, func(w *world) { w.state.users[0].Events++ }},
+		"a like too few":        {wrongRow, func(w *world) { w.state.users[0].Positives-- }},
+		"a window's entry gone": {wrongRow, func(w *world) { w.state.users[0].LastEvents = w.state.users[0].LastEvents[1:] }},
+		"a window out of order": {wrongRow, func(w *world) { slices.Reverse(w.state.users[0].LastEvents) }},
+		"an entry of a resend":  {wrongRow, func(w *world) { w.state.users[0].LastEvents[0].Item = "item-9" }},
+		"another class":         {wrongRow, func(w *world) { w.state.users[0].LastEvents[0].Class = "weak_positive" }},
+		"another kind":          {wrongRow, func(w *world) { w.state.users[0].LastEvents[0].Kind = "save" }},
+		"another time": {wrongRow, func(w *world) {
+			w.state.users[0].LastEvents[0].At = w.state.users[0].LastEvents[0].At.Add(time.Millisecond)
+		}},
+		"another last offset":    {wrongRow, func(w *world) { w.state.users[0].LastOffset-- }},
+		"an id forgotten":        {wrongRow, func(w *world) { w.state.users[0].EventIDs-- }},
+		"ids out of order":       {wrongRow, func(w *world) { w.state.users[0].EventHash = ringHash([]string{"b", "a", "c"}) }},
 		"a row gone":             {wrongRow, func(w *world) { w.state.users = nil }},
 		"a row twice":            {wrongRow, func(w *world) { w.state.users = append(w.state.users, w.state.users[0]) }},
 		"a row of nobody":        {wrongRow, func(w *world) { w.state.users = append(w.state.users, inspectedUser{User: "x"}) }},
 		"a row in a wrong place": {wrongRow, func(w *world) { w.state.users[0].Partition++ }},
 		"an offset behind":       {wrongOffset, func(w *world) { w.state.offsets[0].Next-- }},
 		"an offset gone":         {wrongOffset, func(w *world) { w.state.offsets = w.state.offsets[1:] }},
-		"something unsent":       {lost, func(w *world) { w.state.outbox = []map[string]any{{}} }},
+		"something unsent":       {lost, func(w *world) { w.state.outbox = []inspectedOutgoing{{}} }},
 		"an id twice":            {duplicate, func(w *world) { w.generated = append(w.generated, w.generated[0]) }},
 		"an image gone":          {lost, func(w *world) { w.generated = slices.Delete(w.generated, 2, 3) }},
 		"an answer gone":         {lost, func(w *world) { w.generated = slices.Delete(w.generated, 1, 2) }},

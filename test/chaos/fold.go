@@ -15,14 +15,16 @@ type rules struct {
 
 // entry is one event of a window.
 type entry struct {
-	item, class string
-	offset      int64
-	hash        uint64
+	item, kind, class string
+	at                time.Time // when it was, in milliseconds
+	offset            int64
+	hash              uint64
 }
 
 // person is what the log says of a user.
 type person struct {
 	events, positives, negatives uint64
+	last                         int64    // offset of the newest event
 	newest, older                []entry  // the oldest first
 	ring                         []string // the last distinct event ids, in order of first arrival
 	accepted                     []int64  // offsets of the events of this life
@@ -81,6 +83,7 @@ func (p *person) fold(r rules, e event, offset int64) bool {
 		return false
 	}
 	p.events++
+	p.last = offset
 	p.accepted = append(p.accepted, offset)
 	if e.kind == "undo" {
 		of := func(x entry) bool { return x.item == e.item }
@@ -96,7 +99,7 @@ func (p *person) fold(r rules, e event, offset int64) bool {
 	default:
 		p.negatives++
 	}
-	p.newest = append(p.newest, entry{e.item, c, offset, eventHash(e.id)})
+	p.newest = append(p.newest, entry{e.item, e.kind, c, e.at.UTC().Truncate(time.Millisecond), offset, eventHash(e.id)})
 	if len(p.newest) <= r.newest {
 		return true
 	}

@@ -1,6 +1,10 @@
-// Command chaos kills a service and its broker at random while everything that may come streams in, and holds what is there
-// afterwards against a plain fold of the log: every row, offset, dead letter, vector and output id. It shares no code with the
-// service and reads the log by another client library.
+// Command chaos kills services and their broker at random while everything that may come streams in, and holds what is there
+// afterwards against a plain fold of the log: every row with its window and its ring of event ids, offset, dead letter, vector and output
+// id. It shares no code with the service and reads the log by another client library.
+//
+// Besides the kills, some of which are aimed (folded and not sent, appended and not committed, committed and not known): services go on
+// from snapshots, two of them hand partitions over to each other, the network between them and the broker delays, holds and cuts, processes
+// are stopped for a while, and clocks jump in the stream.
 //
 //	go run ./test/chaos -kills 200 -out bench/results/chaos.json
 //
@@ -34,7 +38,7 @@ func main() {
 	flag.DurationVar(&p.duration, "duration", 0, "end after so long; 0 for no bound")
 	flag.IntVar(&p.perRound, "round", 20, "kills between two comparisons")
 	flag.IntVar(&p.rate, "rate", 250, "records a second")
-	flag.IntVar(&p.moves, "moves", 12, "chance in percent, after a kill of the service, of going on from a snapshot")
+	flag.IntVar(&p.moves, "moves", 30, "chance in percent, after a kill of the service, of going on from a snapshot")
 	flag.BoolVar(&p.apache, "apache", false, "the broker is Apache Kafka 4.1 (needs Java 17 and Maven) instead of the embedded one")
 	flag.StringVar(&p.dir, "dir", "", "folder of the run, empty for a new one below the system's; removed when all is well")
 	out := flag.String("out", "", "file to whose figures those of this run are added")

@@ -39,7 +39,7 @@ func (r *reader) read(ctx context.Context, topics []string, fn func(*kgo.Record)
 		}
 	}
 	// Markers are records too: without them the end of a transaction would never be reached.
-	cl, err := kgo.NewClient(kgo.SeedBrokers(r.broker), kgo.ConsumePartitions(from), kgo.KeepControlRecords(),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(r.broker), direct(r.broker), kgo.ConsumePartitions(from), kgo.KeepControlRecords(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -24,6 +25,7 @@ type stream struct {
 	members  []*member
 	n        int
 	asking   bool // requests are sent
+	aimed    atomic.Int64
 
 	mu           sync.Mutex
 	acknowledged map[source]uint32 // guarded by mu; since the last take
@@ -42,7 +44,7 @@ type member struct {
 
 func newStream(broker string, s settings, seed uint64) (*stream, error) {
 	// Retries for ever and without idempotence: an answer that is lost makes a second record, never none.
-	cl, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.DisableIdempotentWrite(), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(broker), direct(broker), kgo.DisableIdempotentWrite(), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordRetries(1<<30), kgo.ProducerLinger(5*time.Millisecond),
 		kgo.ProducerBatchMaxBytes(8<<20), kgo.ProduceRequestTimeout(5*time.Second), kgo.RequestTimeoutOverhead(3*time.Second),
 		kgo.RetryTimeout(time.Hour), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),

@@ -41,7 +41,7 @@ func (x *transactions) open() (err error) {
 	if x.cl != nil {
 		return nil
 	}
-	x.cl, err = kgo.NewClient(kgo.SeedBrokers(x.broker), kgo.TransactionalID(x.id), kgo.TransactionTimeout(transactionLimit),
+	x.cl, err = kgo.NewClient(kgo.SeedBrokers(x.broker), direct(x.broker), kgo.TransactionalID(x.id), kgo.TransactionTimeout(transactionLimit),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordDeliveryTimeout(transactionLimit), kgo.RetryTimeout(transactionLimit))
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // kind is a kind of fault; its text is a key of the figures.
@@ -38,11 +39,12 @@ func (o *oracle) fault(k kind, format string, args ...any) {
 	o.faults = append(o.faults, fault{k, fmt.Sprintf(format, args...)})
 }
 
-// state is what a service says it holds, by `inspect`.
+// state is what the services say they hold of their partitions, by `inspect`.
 type state struct {
-	users   []inspectedUser
-	offsets []inspectedOffset
-	outbox  []map[string]any
+	services int // each reads all of the catalogue
+	users    []inspectedUser
+	offsets  []inspectedOffset
+	outbox   []inspectedOutgoing
 }
 
 type inspectedUser struct {
@@ -53,13 +55,24 @@ type inspectedUser struct {
 	Negatives  uint64           `json:"negatives"`
 	LastEvents []inspectedEvent `json:"last_events"`
 	OlderLikes []inspectedEvent `json:"older_likes"`
+	LastOffset int64            `json:"last_offset"`
+	EventIDs   int              `json:"event_ids"`
+	EventHash  string           `json:"event_hash"`
 	Version    *string          `json:"prior_version"`
 }
 
 type inspectedEvent struct {
-	Item   string `json:"item_id"`
-	Class  string `json:"class"`
-	Offset int64  `json:"offset"`
+	Item   string    `json:"item_id"`
+	Kind   string    `json:"kind"`
+	Class  string    `json:"class"`
+	At     time.Time `json:"occurred_at"`
+	Offset int64     `json:"offset"`
+}
+
+type inspectedOutgoing struct {
+	Partition int32  `json:"partition"`
+	Kind      string `json:"kind"`
+	Key       string `json:"key"`
 }
 
 type inspectedOffset struct {
@@ -100,28 +113,32 @@ func (o *oracle) checkState(s state) (faults []fault) {
 			bad(wrongOffset, "%s[%d] is read to %d, the log ends at %d", at.Topic, at.Partition, at.Next, next[at.Partition])
 		}
 	}
-	if want := 3 * o.partitions; followed != want {
+	if want := (2 + s.services) * o.partitions; followed != want {
 		bad(wrongOffset, "%d offsets, must be %d", followed, want)
 	}
 	if len(s.outbox) > 0 {
-		bad(lost, "%d in the outbox of a service that says it has published all, the first is %v", len(s.outbox), s.outbox[0])
+		bad(lost, "%d in the outbox of a service that says it has published all, the first is %+v", len(s.outbox), s.outbox[0])
 	}
 	return faults
 }
 
+// row writes all that must be equal: counts, the window's entries in their order, and the ring of event ids.
 func row(u inspectedUser) string {
-	return fmt.Sprint(u.Partition, u.Events, u.Positives, u.Negatives, u.LastEvents, u.OlderLikes)
+	return fmt.Sprint(u.Partition, u.Events, u.Positives, u.Negatives, u.LastOffset, u.LastEvents, u.OlderLikes, u.EventIDs, u.EventHash)
 }
 
 func (p *person) row(user string, partitions int) string {
 	shown := func(entries []entry) []inspectedEvent {
 		out := make([]inspectedEvent, len(entries))
 		for i, e := range entries {
-			out[i] = inspectedEvent{e.item, e.class, e.offset}
+			out[i] = inspectedEvent{e.item, e.kind, e.class, e.at, e.offset}
 		}
 		return out
 	}
-	return fmt.Sprint(partitionOf([]byte(user), partitions), p.events, p.positives, p.negatives, shown(p.newest), shown(p.older))
+	return row(inspectedUser{
+		Partition: partitionOf([]byte(user), partitions), Events: p.events, Positives: p.positives, Negatives: p.negatives, LastOffset: p.last,
+		LastEvents: shown(p.newest), OlderLikes: shown(p.older), EventIDs: len(p.ring), EventHash: ringHash(p.ring),
+	})
 }
 
 // checkOutputs looks for what should have been published by a service at rest.

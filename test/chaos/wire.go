@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"hash/fnv"
 	"math"
 	"slices"
 	"strconv"
@@ -49,6 +51,17 @@ func outputID(s source, index int) string {
 func eventHash(id string) uint64 {
 	sum := sha256.Sum256([]byte(id))
 	return binary.BigEndian.Uint64(sum[:])
+}
+
+// ringHash is FNV-1a over the hashes of event ids.
+func ringHash(ids []string) string {
+	h := fnv.New64a()
+	for _, id := range ids {
+		var b [8]byte
+		binary.LittleEndian.PutUint64(b[:], eventHash(id))
+		h.Write(b[:])
+	}
+	return fmt.Sprintf("%016x", h.Sum64())
 }
 
 // seedOf is the seed of an output whose cause names none.
