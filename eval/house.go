@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"rebeca/online"
@@ -70,6 +71,14 @@ type act struct {
 	event Event
 }
 
+// feedback is the record of an act at an offset.
+func feedback(a act, h *house, offset int64) schemas.Feedback {
+	return schemas.Feedback{
+		EventID: fmt.Sprintf("%s-%d", h.world.Shape.Name, offset), UserID: a.user, ItemID: h.ids[a.event.Item],
+		Kind: a.event.Kind, Value: a.event.Value, OccurredAt: epoch.Add(time.Duration(offset) * time.Second),
+	}
+}
+
 // fold folds acts and returns them as the trainer takes them.
 func (h *house) fold(acts []act) ([]online.Example, error) {
 	if len(acts) == 0 {
@@ -77,15 +86,11 @@ func (h *house) fold(acts []act) ([]online.Example, error) {
 	}
 	records, examples := make([]table.Record, len(acts)), make([]online.Example, len(acts))
 	for i, a := range acts {
-		at := epoch.Add(time.Duration(h.next) * time.Second)
-		f := &schemas.Feedback{
-			EventID: fmt.Sprintf("%s-%d", h.world.Shape.Name, h.next), UserID: a.user, ItemID: h.ids[a.event.Item],
-			Kind: a.event.Kind, Value: a.event.Value, OccurredAt: at,
-		}
-		records[i] = table.Record{Offset: h.next, Time: at, Key: []byte(a.user), Feedback: f}
+		f := feedback(a, h, h.next)
+		records[i] = table.Record{Offset: h.next, Time: f.OccurredAt, Key: []byte(a.user), Feedback: &f}
 		examples[i] = online.Example{
-			Offset: h.next, UserID: f.UserID, ItemID: f.ItemID, Class: h.rules.Classes.Of(*f),
-			EventHash: schemas.EventHash(f.EventID), At: at,
+			Offset: h.next, UserID: f.UserID, ItemID: f.ItemID, Class: h.rules.Classes.Of(f),
+			EventHash: schemas.EventHash(f.EventID), At: f.OccurredAt,
 		}
 		h.next++
 	}
@@ -100,6 +105,9 @@ type Subject struct {
 	Window  []Seen        // newest first, then the older likes
 	Context prior.Context // the same as the prior reads it
 	Person  Person        // the truth
+
+	// What an oracle may expect of such people: the chance per event that they change all tastes, and the share of those who never do.
+	Hazard, Settled float64
 }
 
 // Seen is an entry of a window.
@@ -126,7 +134,8 @@ func (h *house) subject(user string, index int, p Person) (Subject, error) {
 	if err != nil {
 		return Subject{}, err
 	}
-	s := Subject{User: user, Index: index, Person: p}
+	s := Subject{User: user, Index: index, Person: p, Hazard: h.world.Shape.Hazard, Settled: h.world.Shape.Settled}
+	s.Person.Liked = slices.Clone(p.Liked)
 	s.Context, _ = h.Context(row)
 	for _, e := range row.Window {
 		s.Window = append(s.Window, Seen{Item: h.at[e.ItemID], Kind: e.Kind, Class: e.Class, Older: e.Older})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 )
 
 // An oracle knows the world's law and each person's own rates, and of a person's tastes what the window tells: the posterior over sets
@@ -45,7 +46,7 @@ func (o oracle) Sample(ctx context.Context, subjects []Subject, n int, seed uint
 	return out, nil
 }
 
-// belief is a posterior over sets of tastes: by size, the probability of the size and the weights of the tastes.
+// belief is a posterior over sets of tastes that did not change: by size, the probability of the size and the weights of the tastes.
 type belief []sized
 
 type sized struct {
@@ -55,45 +56,129 @@ type sized struct {
 	tails   [][]float64 // tails[k][j] is the polynomial of degree j of weights[k:]
 }
 
-// believe returns what s's window says.
-func (w *World) believe(s *Subject) belief {
-	var b belief
-	logs, most := []float64{}, math.Inf(-1)
-	for size := w.Shape.MinLiked; size <= w.Shape.MaxLiked; size++ {
-		z, evidence := w.sized(s.Person, s.Window, size)
-		b, logs, most = append(b, z), append(logs, evidence), max(most, evidence)
-	}
-	sum := 0.
-	for i := range b {
-		b[i].p = math.Exp(logs[i] - most)
-		sum += b[i].p
-	}
-	for i := range b {
-		b[i].p /= sum
-	}
-	return b
+// posterior is what a window says: beliefs by when the tastes changed last, and how likely each.
+type posterior []phase
+
+type phase struct {
+	p float64
+	belief
 }
 
-// sized returns the posterior over sets of one size and the log of its evidence, up to what all sizes share.
-func (w *World) sized(p Person, window []Seen, size int) (z sized, evidence float64) {
-	tastes := w.Shape.Tastes
-	logs := make([]float64, tastes)
-	for _, e := range window {
+// elapsed is how likely a change lies between the older likes and the newest part of a window, where people change at all.
+const elapsed = .25
+
+// believe returns the posterior of s's tastes. Where people change, it sums over all ways to cut the window into lives with the same
+// tastes (the forward pass of Fearnhead & Liu 2007); the older likes are one block before the newest part.
+func (w *World) believe(s *Subject) posterior {
+	blocks := w.blocks(s)
+	whole, settledEvidence := w.life(blocks)
+	h := s.Hazard
+	if h == 0 || len(blocks) < 2 {
+		return posterior{{1, whole}}
+	}
+	n := len(blocks)
+	cut := func(j int) float64 { // chance of a change right before block j
+		if j == 1 {
+			return elapsed
+		}
+		return h
+	}
+	begin := make([]float64, n) // log P(blocks before j, a change before j)
+	var out posterior
+	var logs []float64
+	for j := range n {
+		if j > 0 {
+			begin[j] = math.Inf(-1)
+			for i := range j {
+				stay := 0.
+				for k := i + 1; k < j; k++ {
+					stay += math.Log1p(-cut(k))
+				}
+				_, e := w.life(blocks[i:j])
+				begin[j] = logAdd(begin[j], begin[i]+stay+e)
+			}
+			begin[j] += math.Log(cut(j))
+		}
+		stay := math.Log1p(-s.Settled)
+		for k := j + 1; k < n; k++ {
+			stay += math.Log1p(-cut(k))
+		}
+		b, e := w.life(blocks[j:])
+		out, logs = append(out, phase{belief: b}), append(logs, begin[j]+stay+e)
+	}
+	if s.Settled > 0 {
+		out, logs = append(out, phase{belief: whole}), append(logs, math.Log(s.Settled)+settledEvidence)
+	}
+	for i, p := range shares(logs) {
+		out[i].p = p
+	}
+	return out
+}
+
+// blocks are a window's entries from the oldest to the newest, all older likes in one: by size of the set of liked tastes and by taste,
+// the log of how much likelier the entries are if that taste is liked.
+func (w *World) blocks(s *Subject) (blocks [][][]float64) {
+	sizes, tastes := w.Shape.MaxLiked-w.Shape.MinLiked+1, w.Shape.Tastes
+	p := s.Person
+	empty := func() [][]float64 {
+		b := make([][]float64, sizes)
+		for i := range b {
+			b[i] = make([]float64, tastes)
+		}
+		return b
+	}
+	older := empty()
+	for i := len(s.Window) - 1; i >= 0; i-- {
+		e := s.Window[i]
+		b := older
+		if !e.Older {
+			b = empty()
+			if len(blocks) == 0 {
+				blocks = append(blocks, older)
+			}
+			blocks = append(blocks, b)
+		}
 		t := w.Cells[e.Item]
 		chance := (1 - p.Aimed) * float64(len(w.ItemsOf[t])) / float64(len(w.Items))
 		none := math.Log(max(chance*w.law.evidence(&p, t, -1, e.Kind, e.Class), tiny))
-		for k := range logs {
-			shown := chance
-			if k == t {
-				shown += p.Aimed / float64(size)
+		for k := range tastes {
+			given := w.law.evidence(&p, t, k, e.Kind, e.Class)
+			for i := range b {
+				shown := chance
+				if k == t {
+					shown += p.Aimed / float64(w.Shape.MinLiked+i)
+				}
+				b[i][k] += math.Log(max(shown*given, tiny)) - none
 			}
-			logs[k] += math.Log(max(shown*w.law.evidence(&p, t, k, e.Kind, e.Class), tiny)) - none
 		}
 	}
-	most := math.Inf(-1)
-	for _, l := range logs {
-		most = max(most, l)
+	return blocks
+}
+
+// life is the belief of blocks in which the tastes stayed, and the log of its evidence.
+func (w *World) life(blocks [][][]float64) (b belief, evidence float64) {
+	var logs []float64
+	evidence = math.Inf(-1)
+	for i := range w.Shape.MaxLiked - w.Shape.MinLiked + 1 {
+		sum := make([]float64, w.Shape.Tastes)
+		for _, block := range blocks {
+			for k, l := range block[i] {
+				sum[k] += l
+			}
+		}
+		z, e := newSized(sum, w.Shape.MinLiked+i)
+		b, logs, evidence = append(b, z), append(logs, e), logAdd(evidence, e)
 	}
+	for i, p := range shares(logs) {
+		b[i].p = p
+	}
+	return b, evidence - math.Log(float64(len(b)))
+}
+
+// newSized takes the tastes' logs over and returns the posterior over sets of one size and the log of its evidence.
+func newSized(logs []float64, size int) (z sized, evidence float64) {
+	tastes := len(logs)
+	most := slices.Max(logs)
 	z = sized{size: size, weights: logs, tails: make([][]float64, tastes+1)}
 	for k := range logs {
 		z.weights[k] = math.Exp(logs[k] - most)
@@ -110,6 +195,30 @@ func (w *World) sized(p Person, window []Seen, size int) (z sized, evidence floa
 	return z, float64(size)*most + math.Log(max(z.tails[0][size], tiny)) - logChoose(tastes, size)
 }
 
+// shares turns logs of weights into probabilities.
+func shares(logs []float64) []float64 {
+	sum := math.Inf(-1)
+	for _, l := range logs {
+		sum = logAdd(sum, l)
+	}
+	p := make([]float64, len(logs))
+	for i, l := range logs {
+		p[i] = math.Exp(l - sum)
+	}
+	return p
+}
+
+// logAdd is ln(e^a + e^b).
+func logAdd(a, b float64) float64 {
+	if a < b {
+		a, b = b, a
+	}
+	if math.IsInf(b, -1) {
+		return a
+	}
+	return a + math.Log1p(math.Exp(b-a))
+}
+
 const tiny = 1e-300
 
 func logChoose(n, k int) float64 {
@@ -120,15 +229,9 @@ func logChoose(n, k int) float64 {
 }
 
 // draw draws a set.
-func (b belief) draw(rng *rand.Rand) (liked []int) {
-	x := rng.Float64()
-	z := b[len(b)-1]
-	for _, s := range b {
-		if x -= s.p; x < 0 {
-			z = s
-			break
-		}
-	}
+func (b posterior) draw(rng *rand.Rand) (liked []int) {
+	life := b[draw(rng, len(b), func(i int) float64 { return b[i].p })].belief
+	z := life[draw(rng, len(life), func(i int) float64 { return life[i].p })]
 	left := z.size
 	for k := range z.weights {
 		if left == 0 {
@@ -144,11 +247,16 @@ func (b belief) draw(rng *rand.Rand) (liked []int) {
 }
 
 // marginals is the probability of each taste to be liked.
-func (b belief) marginals() []float64 {
-	m := make([]float64, len(b[0].weights))
-	for _, z := range b {
-		for k := range m {
-			m[k] += z.p * z.marginal(k)
+func (b posterior) marginals() []float64 {
+	m := make([]float64, len(b[0].belief[0].weights))
+	for _, life := range b {
+		for _, z := range life.belief {
+			if life.p*z.p < 1e-6 {
+				continue
+			}
+			for k := range m {
+				m[k] += life.p * z.p * z.marginal(k)
+			}
 		}
 	}
 	return m

@@ -61,7 +61,10 @@ func (c *Rebeca) Begin(ctx context.Context) error {
 
 // Learn implements [Learner].
 func (c *Rebeca) Learn(ctx context.Context, events []online.Example) error {
-	return c.drive.Learn(ctx, events)
+	if err := c.drive.Learn(ctx, events); err != nil {
+		return err
+	}
+	return c.load()
 }
 
 // Rest implements [Learner].

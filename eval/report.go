@@ -10,13 +10,14 @@ import (
 // Report is what a run measured. Everything but Seconds is a function of the world, the recipe and the options, on one build of the
 // runtime, one instruction set and one number of threads.
 type Report struct {
-	World   Shape              `json:"world"`
-	Seed    uint64             `json:"seed"`
-	Base    float64            `json:"base"` // share of the catalogue that a person likes
-	Recipe  map[string]any     `json:"recipe"`
-	Spent   Spent              `json:"spent"`
-	Rows    []Row              `json:"rows"`
-	Seconds map[string]float64 `json:"seconds"` // by part of the run: the only figures that differ between equal runs
+	World       Shape              `json:"world"`
+	Seed        uint64             `json:"seed"`
+	Base        float64            `json:"base"` // share of the catalogue that a person likes
+	Recipe      map[string]any     `json:"recipe"`
+	Spent       Spent              `json:"spent"`
+	Rows        []Row              `json:"rows"`
+	Prequential []Prequential      `json:"prequential"`
+	Seconds     map[string]float64 `json:"seconds"` // by part of the run: the only figures that differ between equal runs
 }
 
 // Row is what one contestant scored for one group of people at one time.
@@ -61,7 +62,7 @@ func (r *Report) Table(w io.Writer) error {
 	fmt.Fprintf(&b, "world %s, seed %d: %d items, %d tastes, %d people, %d events; base rate %.3f\n",
 		r.World.Name, r.Seed, r.World.Items, r.World.Tastes, r.World.People, r.World.Events, r.Base)
 	fmt.Fprintf(&b, "%d steps on %d examples; seconds:", r.Spent.Steps, r.Spent.Examples)
-	for _, part := range []string{"prepare", "birth", "fold", "learn", "rest", "measure", "total"} {
+	for _, part := range []string{"prepare", "birth", "fold", "learn", "rest", "predict", "measure", "total"} {
 		fmt.Fprintf(&b, " %s %.1f", part, r.Seconds[part])
 	}
 	fmt.Fprintf(&b, "\n\n%-8s%-9s", "learned", "people")

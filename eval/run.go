@@ -26,7 +26,7 @@ type Options struct {
 
 // DefaultOptions keep the standard error of a share near .01.
 func DefaultOptions() Options {
-	return Options{Asked: 64, Samples: 64, Visitors: 256, FewSamples: 16, Controls: true}
+	return Options{Asked: 64, Samples: 64, Visitors: 256, FewSamples: 8, Controls: true}
 }
 
 // run is one world played once.
@@ -39,7 +39,9 @@ type run struct {
 	stream    *Stream
 	visitors  []group
 	rebeca    *Rebeca
+	forecast  forecast
 	report    *Report
+	known     map[string]Measures // of visitors by who learns nothing
 	started   time.Time
 }
 
@@ -63,7 +65,7 @@ func Run(ctx context.Context, w *World, recipe Recipe, o Options) (report *Repor
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
-	r := &run{o: o, world: w, recipe: recipe, stream: w.Stream(), started: time.Now(), report: newReport(w, recipe)}
+	r := &run{o: o, world: w, recipe: recipe, stream: w.Stream(), started: time.Now(), report: newReport(w, recipe), known: map[string]Measures{}}
 	if r.yardstick, err = newYardstick(w); err != nil {
 		return nil, err
 	}
@@ -108,6 +110,7 @@ func (r *run) play(ctx context.Context) error {
 	if err := r.ask(ctx, "all", append(r.seen(), r.visitors...)); err != nil {
 		return err
 	}
+	r.report.Prequential = r.forecast.rows()
 	r.report.spent(r.rebeca.Spent())
 	r.report.spend("total", time.Since(r.started))
 	return nil
@@ -125,6 +128,11 @@ func (r *run) learn(ctx context.Context, n int, done *int, progress *meter.Meter
 			round = append(round, act{r.stream.People[e.Person].ID, e})
 		}
 		start := time.Now()
+		if err := r.predict(round, *done); err != nil {
+			return err
+		}
+		r.report.spend("predict", time.Since(start))
+		start = time.Now()
 		examples, err := r.house.fold(round)
 		if err != nil {
 			return err
@@ -178,7 +186,6 @@ func (r *run) seen() []group {
 			if err != nil {
 				g.group.note = err.Error()
 			}
-			s.Person.Liked = append([]int(nil), p.Liked...)
 			g.group.subjects = append(g.group.subjects, s)
 		}
 	}
@@ -189,17 +196,15 @@ func (r *run) seen() []group {
 func (r *run) ask(ctx context.Context, when string, groups []group) error {
 	start := time.Now()
 	defer func() { r.report.spend("measure", time.Since(start)) }()
-	contestants := []Contestant{r.rebeca}
-	if when == "before" || when == "all" {
-		contestants = append(contestants, plain{r.rebeca}, population{r.rebeca})
-	}
-	contestants = append(contestants, real{r.world}, oracle{world: r.world, name: "oracle"}, oracle{world: r.world, name: "oracle_best", best: true})
-	if r.o.Controls {
-		contestants = append(contestants, controls(r.world, r.yardstick)...)
-	}
+	fixed := append([]Contestant{real{r.world}, oracle{world: r.world, name: "oracle"}, oracle{world: r.world, name: "oracle_best", best: true}},
+		r.controls()...)
 	for _, g := range groups {
 		truths := r.yardstick.truths(g)
-		for _, c := range contestants {
+		contestants := []Contestant{r.rebeca}
+		if full := g.samples >= r.o.Samples; full && (when == "before" || when == "all") {
+			contestants = append(contestants, plain{r.rebeca}, population{r.rebeca})
+		}
+		for _, c := range append(contestants, fixed...) {
 			if err := r.answer(ctx, when, g, truths, c); err != nil {
 				return fmt.Errorf("asking %s for %s: %w", c.Name(), g.name, err)
 			}
@@ -208,21 +213,47 @@ func (r *run) ask(ctx context.Context, when string, groups []group) error {
 	return nil
 }
 
+func (r *run) controls() []Contestant {
+	if !r.o.Controls {
+		return nil
+	}
+	return controls(r.world, r.yardstick)
+}
+
 func (r *run) answer(ctx context.Context, when string, g group, truths []truth, c Contestant) error {
 	row := Row{When: when, Group: g.name, Of: c.Name(), People: len(g.subjects), Samples: g.samples, Note: g.note}
-	if l, ok := c.(Learner); ok && row.Note == "" {
+	if l, ok := c.(interface{ Ready() string }); ok && row.Note == "" {
 		row.Note = l.Ready()
 	}
 	if len(g.subjects) == 0 && row.Note == "" {
 		row.Note = "nobody"
 	}
 	if row.Note == "" {
-		samples, err := c.Sample(ctx, g.subjects, g.samples, r.world.Seed^hash(g.name))
-		if err != nil {
+		var err error
+		if row.Measures, err = r.scored(ctx, g, truths, c); err != nil {
 			return err
 		}
-		row.Measures = r.yardstick.score(g, truths, samples)
 	}
 	r.report.Rows = append(r.report.Rows, row)
 	return nil
+}
+
+// scored asks a contestant for a group. Visitors are the same people at all times, so who learns nothing is asked once.
+func (r *run) scored(ctx context.Context, g group, truths []truth, c Contestant) (Measures, error) {
+	key := ""
+	if _, learns := c.(interface{ Ready() string }); !learns && g.visitors() {
+		key = g.name + "/" + c.Name()
+	}
+	if m, ok := r.known[key]; ok && key != "" {
+		return m, nil
+	}
+	samples, err := c.Sample(ctx, g.subjects, g.samples, r.world.Seed^hash(g.name))
+	if err != nil {
+		return nil, err
+	}
+	m := r.yardstick.score(g, truths, samples)
+	if key != "" {
+		r.known[key] = m
+	}
+	return m, nil
 }

@@ -222,6 +222,7 @@ const (
 	useControl
 	useYardstick
 	useOracle
+	useForecast
 )
 
 // random returns the source of (seed, use, i).
