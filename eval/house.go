@@ -108,6 +108,8 @@ type Subject struct {
 
 	// What an oracle may expect of such people: the chance per event that they change all tastes, and the share of those who never do.
 	Hazard, Settled float64
+
+	posterior posterior // filled in by the first oracle that asks
 }
 
 // Seen is an entry of a window.

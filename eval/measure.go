@@ -3,8 +3,9 @@ package eval
 import (
 	"math"
 	"math/rand/v2"
+	"runtime"
 
-	"rebeca/eval/shapes"
+	"golang.org/x/sync/errgroup"
 )
 
 // Measures are what a group's samples score, by name: see [yardstick.score]. A measure that cannot be taken is not there; none is NaN.
@@ -13,7 +14,7 @@ type Measures map[string]float64
 // yardstick scores samples by a world's truth.
 type yardstick struct {
 	world *World
-	judge *shapes.Judge
+	items *index
 	near  float64 // mean distance of a fresh item to the nearest of the catalogue
 	taste float64 // mean distance of two items of one taste
 	scale float64 // standard deviation of the catalogue over all dimensions
@@ -23,17 +24,18 @@ type yardstick struct {
 const probes = 2048
 
 func newYardstick(w *World) (*yardstick, error) {
-	judge, err := shapes.NewJudge(w.Items, make([]shapes.Taste, len(w.Items)))
+	rng := random(w.Seed, useYardstick, 0)
+	items, err := newIndex(w.Items, rng)
 	if err != nil {
 		return nil, err
 	}
-	y := &yardstick{world: w, judge: judge}
-	rng := random(w.Seed, useYardstick, 0)
-	if fresh := w.Fresh[:min(len(w.Fresh), probes)]; len(fresh) > 0 {
-		_, d := y.nearest(fresh)
-		y.near = mean(d)
+	y := &yardstick{world: w, items: items}
+	var pairs, near []float64
+	for _, x := range w.Fresh[:min(len(w.Fresh), probes)] {
+		_, d := items.nearest(x)
+		near = append(near, d)
 	}
-	var pairs []float64
+	y.near = mean(near)
 	for range probes {
 		of := w.ItemsOf[w.Cells[rng.IntN(len(w.Items))]]
 		if a, b := of[rng.IntN(len(of))], of[rng.IntN(len(of))]; a != b {
@@ -44,23 +46,10 @@ func newYardstick(w *World) (*yardstick, error) {
 	return y, nil
 }
 
-// nearest returns the nearest item of the catalogue and its distance; -1 for what is not finite.
-func (y *yardstick) nearest(x [][]float32) (at []int, d []float64) {
-	at, d = make([]int, len(x)), make([]float64, len(x))
-	y.judge.Nearest(at, x)
-	for i, k := range at {
-		if k >= 0 {
-			d[i] = distance(x[i], y.world.Items[k])
-		}
-	}
-	return at, d
-}
-
-// truth is what fresh real likes of a person look like: two independent draws of them.
+// truth is what a person truly likes.
 type truth struct {
-	mixture   []float64 // over tastes
-	one, two  [][]float32
-	hasCopies bool // a taste has no fresh items: the catalogue's own stand in
+	mixture []float64   // of their likes over tastes
+	likes   [][]float32 // fresh ones
 }
 
 // fresh draws n real likes of p that are in no catalogue.
@@ -83,7 +72,7 @@ func (y *yardstick) truths(g group) []truth {
 	for i := range out {
 		rng := random(y.world.Seed^hash(g.name), useTruth, i)
 		m := y.world.Mixture(&g.subjects[i].Person)
-		out[i] = truth{mixture: m, one: y.world.fresh(m, g.samples, rng), two: y.world.fresh(m, g.samples, rng)}
+		out[i] = truth{m, y.world.fresh(m, g.samples, rng)}
 	}
 	return out
 }
@@ -98,53 +87,23 @@ func (y *yardstick) truths(g group) []truth {
 //	w2         W2² between the samples and fresh real likes, in squared deviations of the catalogue
 //	diversity  mean distance between two samples of a person, in the mean distance of two items of one taste
 func (y *yardstick) score(g group, truths []truth, samples [][][]float32) Measures {
-	sums := map[string][]float64{}
-	add := func(name string, v float64) {
-		if !math.IsNaN(v) && !math.IsInf(v, 0) {
-			sums[name] = append(sums[name], v)
-		}
-	}
-	var flat [][]float32
-	for _, s := range samples {
-		flat = append(flat, s...)
-	}
-	at, d := y.nearest(flat)
+	each := make([]Measures, len(samples))
+	var all errgroup.Group
+	all.SetLimit(runtime.GOMAXPROCS(0))
 	for i, s := range samples {
-		n := len(s)
-		if n == 0 {
-			continue
-		}
-		subject := &g.subjects[i]
-		got := make([]float64, y.world.Shape.Tastes)
-		for k := range n {
-			if at[k] >= 0 {
-				got[y.world.Cells[at[k]]] += 1 / float64(n)
+		all.Go(func() error {
+			if len(s) > 0 {
+				each[i] = y.person(&g.subjects[i], &truths[i], s)
 			}
-			add("catalogue", d[k]/y.near)
-		}
-		at, d = at[n:], d[n:]
-		p, covered, apart := 0., 0., 0.
-		for t, share := range got {
-			apart += math.Abs(share-truths[i].mixture[t]) / 2
-		}
-		for _, t := range subject.Person.Liked {
-			p += got[t]
-			if 4*float64(len(subject.Person.Liked))*got[t] >= 1-1e-9 {
-				covered += 1 / float64(len(subject.Person.Liked))
-			}
-		}
-		add("p", p)
-		add("cov", covered)
-		add("tv", apart)
-		add("w2", transport(s, truths[i].two[:n])/(y.scale*y.scale*float64(y.world.Dim)))
-		add("diversity", spread(s)/y.taste)
-		if likes := subject.Likes(); len(likes) > 0 {
-			for _, x := range s {
-				near := math.Inf(1)
-				for _, l := range likes {
-					near = min(near, square(x, y.world.Items[l]))
-				}
-				add("own", math.Sqrt(near)/y.taste)
+			return nil
+		})
+	}
+	_ = all.Wait() // none returns one
+	sums := map[string][]float64{}
+	for _, m := range each {
+		for name, v := range m {
+			if !math.IsNaN(v) && !math.IsInf(v, 0) {
+				sums[name] = append(sums[name], v)
 			}
 		}
 	}
@@ -154,6 +113,47 @@ func (y *yardstick) score(g group, truths []truth, samples [][][]float32) Measur
 	}
 	if v := sums["p"]; len(v) > 1 {
 		m["p_se"] = standardError(v)
+	}
+	return m
+}
+
+// person takes every measure of one person's samples; one that cannot be taken is not a number.
+func (y *yardstick) person(s *Subject, t *truth, samples [][]float32) Measures {
+	m := Measures{}
+	got := make([]float64, y.world.Shape.Tastes)
+	far := make([]float64, len(samples))
+	for k, x := range samples {
+		at, d := y.items.nearest(x)
+		if at >= 0 {
+			got[y.world.Cells[at]] += 1 / float64(len(samples))
+		}
+		far[k] = d / y.near
+	}
+	m["catalogue"] = mean(far)
+	for k, share := range got {
+		m["tv"] += math.Abs(share-t.mixture[k]) / 2
+	}
+	liked := float64(len(s.Person.Liked))
+	for _, k := range s.Person.Liked {
+		m["p"] += got[k]
+		if 4*liked*got[k] >= 1-1e-9 {
+			m["cov"] += 1 / liked
+		}
+	}
+	if _, ok := m["cov"]; !ok {
+		m["cov"] = 0
+	}
+	m["w2"] = transport(samples, t.likes[:len(samples)]) / (y.scale * y.scale * float64(y.world.Dim))
+	m["diversity"] = spread(samples) / y.taste
+	if likes := s.Likes(); len(likes) > 0 {
+		for k, x := range samples {
+			near := math.Inf(1)
+			for _, l := range likes {
+				near = min(near, square(x, y.world.Items[l]))
+			}
+			far[k] = math.Sqrt(near) / y.taste
+		}
+		m["own"] = mean(far)
 	}
 	return m
 }

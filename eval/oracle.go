@@ -4,7 +4,10 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // An oracle knows the world's law and each person's own rates, and of a person's tastes what the window tells: the posterior over sets
@@ -24,13 +27,13 @@ func (o oracle) Name() string { return o.name }
 
 // Sample implements [Contestant].
 func (o oracle) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
+	if err := o.world.believeAll(ctx, subjects); err != nil {
+		return nil, err
+	}
 	out := make([][][]float32, len(subjects))
 	for i := range subjects {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		rng := random(seed^hash(o.name), useOracle, i)
-		b := o.world.believe(&subjects[i])
+		b := subjects[i].posterior
 		if o.best {
 			only := make([]float64, o.world.Shape.Tastes)
 			only[likeliest(b.marginals())] = 1
@@ -62,6 +65,22 @@ type posterior []phase
 type phase struct {
 	p float64
 	belief
+}
+
+// believeAll fills in the subjects' posteriors, once.
+func (w *World) believeAll(ctx context.Context, subjects []Subject) error {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range subjects {
+		if subjects[i].posterior != nil {
+			continue
+		}
+		g.Go(func() error {
+			subjects[i].posterior = w.believe(&subjects[i])
+			return ctx.Err()
+		})
+	}
+	return g.Wait()
 }
 
 // elapsed is how likely a change lies between the older likes and the newest part of a window, where people change at all.

@@ -57,10 +57,13 @@ func (f *forecast) add(m *prior.Model, part int, guesses []guess, rng *rand.Rand
 	cfg, dim := m.Config(), m.Config().Dim
 	n := len(guesses) * len(levels)
 	x, z, known, blind := make([]float32, n*dim), make([]float32, n*dim), make([]prior.Row, n), make([]prior.Row, n)
+	times := make([]int, len(levels))
+	for l, level := range levels {
+		times[l] = timeOf(cfg, level)
+	}
 	for i, g := range guesses {
-		for l, level := range levels {
+		for l, t := range times {
 			k := i*len(levels) + l
-			t := timeOf(cfg, level)
 			m.Stats().Normalize(z[k*dim:(k+1)*dim], g.item)
 			bar := cfg.AlphaBar(t)
 			for d := range dim {

@@ -1,0 +1,47 @@
+package eval
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Figures are the summaries of equal runs with different seeds as one flat set of numbers: the mean over seeds by
+// when_group_contestant_measure, and as ..._range the largest minus the smallest of what the service scored.
+func Figures(reports []*Report) map[string]float64 {
+	seen := map[string][]float64{}
+	add := func(name string, v float64) { seen[name] = append(seen[name], v) }
+	for _, r := range reports {
+		for i, row := range r.Rows {
+			if i > 0 && row.When == r.Rows[i-1].When && row.Group == r.Rows[i-1].Group {
+				continue
+			}
+			for _, c := range columns {
+				if v, ok := r.figure(row.When, row.Group, c); ok {
+					add(fmt.Sprintf("%s_%s_%s_%s", row.When, row.Group, c.of, c.measure), v)
+				}
+			}
+		}
+		for part, s := range r.Seconds {
+			add(part+"_s", s)
+		}
+		if s := r.Seconds["learn"] + r.Seconds["rest"]; s > 0 {
+			add("learn_events_per_s", float64(r.World.Events)/s)
+		}
+		add("steps", float64(r.Spent.Steps))
+		add("examples", float64(r.Spent.Examples))
+		add("events", float64(r.World.Events))
+	}
+	out := map[string]float64{"seeds": float64(len(reports))}
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		v := seen[name]
+		out[name] = mean(v)
+		for _, c := range []string{"p", "cov", "tv"} {
+			if len(v) > 1 && strings.HasSuffix(name, "_rebeca_"+c) {
+				out[name+"_range"] = slices.Max(v) - slices.Min(v)
+			}
+		}
+	}
+	return out
+}
