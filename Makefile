@@ -9,7 +9,7 @@ DURATION ?= 60s
 # How long each decoder is fuzzed.
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test test-kafka test-browser test-compose test-parity chaos overload fuzz check fmt vet bench-demo bench-prior bench-fold onnxruntime clean
+.PHONY: help build demo test test-kafka test-browser test-compose test-parity chaos overload fuzz check fmt vet bench-demo bench-prior bench-fold bench-learn onnxruntime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,12 @@ bench-prior: onnxruntime ## measure the learning engine against PyTorch and writ
 
 bench-fold: build ## measure the fold against Kafka Streams on one Apache Kafka (needs Java 17 and Maven) and write bench/results/fold.json
 	$(GO) run ./bench/fold -out bench/results/fold.json
+
+# The world that bench-learn plays, and the file for its figures.
+WORLD ?= demo
+LEARN_FIGURES ?= bench/results/learn.json
+bench-learn: build ## learn WORLD in one pass with three seeds, score what its people are given and write LEARN_FIGURES
+	bin/rebeca eval stream --world $(WORLD) --seeds 1,2,3 --figures $(LEARN_FIGURES)
 
 onnxruntime: ## fetch the shared library of ONNX Runtime into the per-user cache, once
 	@$(PYTHON) tools/onnxruntime.py

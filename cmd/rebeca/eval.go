@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rebeca/eval"
+	"rebeca/internal/figures"
 	"rebeca/internal/ort"
 )
 
@@ -45,6 +48,7 @@ same seed gives the same report, its seconds excepted.
 	all := f.Bool("all", false, "print every row, those of the controls too, in place of the summary")
 	library := f.String("onnxruntime", "", "ONNX Runtime's shared library (default: $REBECA_ONNXRUNTIME, then the cache)")
 	report := f.String("report", "", "write the reports to this file, JSON lines, one a seed")
+	figuresFile := f.String("figures", "", "write the means over the seeds to this file, one flat JSON object of numbers")
 	asJSON := f.Bool("json", false, "print the reports as JSON lines in place of tables")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		shape, err := eval.Named(*name)
@@ -72,8 +76,10 @@ same seed gives the same report, its seconds excepted.
 		if o.Asked < 1 || o.Samples < 1 || o.Visitors < 1 {
 			return usageError{errors.New("--asked, --samples and --newcomers need at least 1")}
 		}
-		if err := writable(*report); err != nil {
-			return fmt.Errorf("--report: %w", err)
+		for _, out := range []struct{ flag, file string }{{"report", *report}, {"figures", *figuresFile}} {
+			if err := writable(out.file); err != nil {
+				return fmt.Errorf("--%s: %w", out.flag, err)
+			}
 		}
 		path, err := ort.Locate(*library)
 		if err != nil {
@@ -83,42 +89,69 @@ same seed gives the same report, its seconds excepted.
 			return err
 		}
 		o.Progress, o.Logger = cmd.ErrOrStderr(), newLogger(cmd.ErrOrStderr(), slog.LevelWarn)
-		worlds := &eval.Worlds{Runtime: recipe.Runtime, Progress: o.Progress}
-		var lines []byte
-		for _, seed := range *seeds {
-			w, err := worlds.New(cmd.Context(), shape, uint64(seed))
-			if err != nil {
-				return err
-			}
-			recipe.Train.Seed = uint64(seed)
-			got, err := eval.Run(cmd.Context(), w, recipe, o)
-			if err != nil {
-				return err
-			}
-			line, err := json.Marshal(got)
-			if err != nil {
-				return fmt.Errorf("encoding the report: %w", err)
-			}
-			lines = append(append(lines, line...), '\n')
-			switch {
-			case *asJSON:
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", line)
-			case *all:
-				err = got.Lines(cmd.OutOrStdout())
-			default:
-				err = got.Table(cmd.OutOrStdout())
-			}
-			if err != nil {
-				return err
-			}
+		s := &streamRun{shape: shape, recipe: recipe, options: o, out: cmd.OutOrStdout(), all: *all, json: *asJSON}
+		if err := s.play(cmd.Context(), *seeds); err != nil {
+			return err
 		}
-		if *report == "" {
-			return nil
-		}
-		if err := os.WriteFile(*report, lines, 0o644); err != nil {
-			return fmt.Errorf("--report: %w", err)
-		}
-		return nil
+		return s.write(*report, *figuresFile)
 	}
 	return cmd
+}
+
+// streamRun plays one world with several seeds.
+type streamRun struct {
+	shape     eval.Shape
+	recipe    eval.Recipe
+	options   eval.Options
+	out       io.Writer
+	all, json bool
+
+	reports []*eval.Report
+	lines   []byte // the reports as JSON
+}
+
+// play runs every seed and prints its report.
+func (s *streamRun) play(ctx context.Context, seeds []uint) error {
+	worlds := &eval.Worlds{Runtime: s.recipe.Runtime, Progress: s.options.Progress}
+	for _, seed := range seeds {
+		w, err := worlds.New(ctx, s.shape, uint64(seed))
+		if err != nil {
+			return err
+		}
+		s.recipe.Train.Seed = uint64(seed)
+		got, err := eval.Run(ctx, w, s.recipe, s.options)
+		if err != nil {
+			return err
+		}
+		line, err := json.Marshal(got)
+		if err != nil {
+			return fmt.Errorf("encoding the report: %w", err)
+		}
+		s.reports, s.lines = append(s.reports, got), append(append(s.lines, line...), '\n')
+		switch {
+		case s.json:
+			_, err = fmt.Fprintf(s.out, "%s\n", line)
+		case s.all:
+			err = got.Lines(s.out)
+		default:
+			err = got.Table(s.out)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write keeps the reports and their means in files; an empty name is none.
+func (s *streamRun) write(report, means string) error {
+	if report != "" {
+		if err := os.WriteFile(report, s.lines, 0o644); err != nil {
+			return fmt.Errorf("--report: %w", err)
+		}
+	}
+	if means == "" {
+		return nil
+	}
+	return figures.Publish(io.Discard, means, eval.Figures(s.reports))
 }
