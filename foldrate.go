@@ -83,10 +83,20 @@ func (p *pace) take(n int) time.Duration {
 	return p.paid.Sub(now) - paceBurst
 }
 
-// batch is how many records a capped fold takes at once; 0 leaves it to the loop.
+// batch is how many records a fold takes at once.
 func (p *pace) batch() int {
 	if p.rate <= 0 {
-		return 0
+		return foldBatch
 	}
 	return int(min(1000, max(1, float64(p.rate)*paceBatch.Seconds())))
+}
+
+// bytes is how much of the log a fold takes at once, where partitions of them
+// share the process: enough for a batch, and for all together some 50 MiB, for
+// up to three answers of each are in memory. 0 leaves it to the loop.
+func (p *pace) bytes(partitions int) int {
+	if p.rate > 0 || partitions < 1 {
+		return 0
+	}
+	return min(4<<20, max(1<<20, 16<<20/partitions))
 }

@@ -42,6 +42,7 @@ func (f *logFold) span(ctx context.Context, topic string, s Span, h handler) err
 	}
 	p := consumer.Partition{
 		Client: f.client, Topic: topic, ID: s.Partition, Start: at, Logger: f.log, OnGap: f.onGap,
+		MaxBatch: foldBatch, MaxBytes: newPace(0).bytes(int(f.table.Partitions())),
 		Dense: topic != f.config.Topics.Items, // which is compacted
 	}
 	if offset, fingerprint, ok, err := f.table.Last(topic, s.Partition); err != nil {

@@ -89,7 +89,7 @@ func TestPaceEnds(t *testing.T) {
 	if n := p.batch(); n != 1 {
 		t.Errorf("a batch of %d at 1/s", n)
 	}
-	if n := newPace(0).batch(); n != 0 {
+	if n := newPace(0).batch(); n != foldBatch {
 		t.Errorf("a batch of %d without a bound", n)
 	}
 }

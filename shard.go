@@ -229,7 +229,7 @@ func (s *Service) begin(sh *shard, let context.CancelCauseFunc) error {
 	if err != nil {
 		return err
 	}
-	feedback.MaxBatch = s.worker.pace.batch()
+	feedback.MaxBatch, feedback.MaxBytes = s.worker.pace.batch(), s.worker.pace.bytes(s.worker.partitions)
 	if feedback.Start > 0 {
 		s.progress.set(sh.id, feedback.Start)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,8 +96,15 @@ func misplaced(r consumer.Record, partitions int) *schemas.Rejection {
 	return nil
 }
 
+// foldBatch is how many records a fold takes at once. A user's row is written
+// once a batch, so large ones make a fold that is behind faster: of four
+// partitions with 200,000 skewed users, 1,000 events are of 675 users and 16,000
+// of 5,800. A fold that keeps up gets what has come and waits for no more.
+const foldBatch = 1 << 14
+
 // foldFeedback is the handler of a feedback partition.
 func (w *worker) foldFeedback(partition int32) handler {
+	var memory judged
 	return func(ctx context.Context, records []consumer.Record, next int64) error {
 		if err := w.room.wait(ctx, partition); err != nil {
 			return err
@@ -104,25 +112,15 @@ func (w *worker) foldFeedback(partition int32) handler {
 		if err := w.pace.wait(ctx, len(records)); err != nil {
 			return err
 		}
-		b := table.Batch{
-			Topic: w.topics.Feedback, Partition: partition, Next: next,
-			Records: make([]table.Record, 0, len(records)),
-		}
+		b := table.Batch{Topic: w.topics.Feedback, Partition: partition, Next: next}
 		shed := w.overload.sheds()
 		if w.samples && !shed {
 			b.IntentCount = w.generate.Count
 		}
-		feedback := make([]schemas.Feedback, len(records))
-		for i, r := range records {
-			j, err := judge(ctx, r, w.partitions, w.registry, &feedback[i])
-			if err != nil {
-				return err
-			}
-			j.Dead = again(r, j.Dead)
-			if j.Dead != nil && !w.samples {
-				continue // the worker of this partition sends the dead letter
-			}
-			b.Records = append(b.Records, j)
+		var err error
+		defer memory.clear()
+		if b.Records, err = w.judge(ctx, records, &memory); err != nil {
+			return err
 		}
 		b.FreshAfter = time.Now().Add(-w.generate.MaxAge) // now: the schema registry may have been waited for
 		folded, err := w.table.Fold(b)
@@ -138,6 +136,37 @@ func (w *worker) foldFeedback(partition int32) handler {
 		}
 		return nil
 	}
+}
+
+// judged is the memory of a batch, kept from one to the next.
+type judged struct {
+	records  []table.Record
+	feedback []schemas.Feedback
+}
+
+// clear lets go of what the last batch refers to.
+func (m *judged) clear() {
+	clear(m.records)
+	clear(m.feedback)
+}
+
+// judge turns records of the feedback topic into what the table folds. The
+// result is valid until memory is cleared.
+func (w *worker) judge(ctx context.Context, records []consumer.Record, memory *judged) ([]table.Record, error) {
+	memory.records = slices.Grow(memory.records[:0], len(records))
+	memory.feedback = slices.Grow(memory.feedback[:0], len(records))[:len(records)]
+	for i, r := range records {
+		j, err := judge(ctx, r, w.partitions, w.registry, &memory.feedback[i])
+		if err != nil {
+			return nil, err
+		}
+		j.Dead = again(r, j.Dead)
+		if j.Dead != nil && !w.samples {
+			continue // the worker of this partition sends the dead letter
+		}
+		memory.records = append(memory.records, j)
+	}
+	return memory.records, nil
 }
 
 // acceptRequests is the handler of a requests partition.

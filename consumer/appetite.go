@@ -11,7 +11,6 @@ const (
 	// what comes next, and at its start.
 	firstAsk = 128 << 10
 	leastAsk = 16 << 10
-	mostAsk  = 1 << 20
 	// answerBytes is how large an answer may get in memory.
 	answerBytes = 16 << 20
 )
@@ -25,7 +24,6 @@ type appetite struct {
 }
 
 func newAppetite(most int) *appetite {
-	most = min(most, mostAsk)
 	return &appetite{most: most, ask: min(most, firstAsk)}
 }
 

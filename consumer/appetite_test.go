@@ -12,7 +12,8 @@ import (
 // more than answerBytes, and a log of large batches is read in large bites.
 func TestAppetite(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a := newAppetite(4 << 20)
+		most := rapid.SampledFrom([]int{1 << 20, 4 << 20}).Draw(t, "most")
+		a := newAppetite(most)
 		batch := rapid.IntRange(100, 1<<18).Draw(t, "bytes of a batch")
 		swell := rapid.Float64Range(1, 20).Draw(t, "compression")
 		for i := range 40 {
@@ -23,11 +24,11 @@ func TestAppetite(t *testing.T) {
 				t.Fatalf("answer %d takes %d bytes, %d were asked for", i, memory, a.ask)
 			}
 			a.ate(memory, true)
-			if a.ask > mostAsk || a.ask < leastAsk/2 {
+			if a.ask > most || a.ask < leastAsk/2 {
 				t.Fatalf("asks for %d", a.ask)
 			}
 		}
-		if batch > 1<<14 && swell < 1.5 && a.ask < mostAsk/2 {
+		if batch > 1<<14 && swell < 1.5 && a.ask < most/2 {
 			t.Fatalf("only %d bytes are asked for at a time of batches of %d", a.ask, batch)
 		}
 		a.ate(1000, false)

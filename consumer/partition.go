@@ -21,7 +21,7 @@ const (
 const (
 	defaultMaxBatch = 1000
 	defaultMaxWait  = 100 * time.Millisecond
-	defaultMaxBytes = 4 << 20
+	defaultMaxBytes = 1 << 20
 
 	// endEvery is how old the known end of the log may get while the handler holds up the fetches.
 	endEvery = 150 * time.Millisecond
@@ -40,7 +40,7 @@ type Partition struct {
 	Start    int64         // offset of the first record to read, Earliest or Latest
 	MaxBatch int           // records in one call of Handle; 0 means 1000
 	MaxWait  time.Duration // of an idle fetch and so of the end of Run; 0 means 100 ms
-	MaxBytes int           // of one fetch and one call of Handle; larger records come alone; 0 means 4 MiB
+	MaxBytes int           // of one fetch and one call of Handle; larger records come alone; 0 means 1 MiB
 	Handler  Handler
 	Logger   *slog.Logger // nil discards
 

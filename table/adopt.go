@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,33 +24,6 @@ func newStateID() string {
 	var id [16]byte
 	rand.Read(id[:])
 	return hex.EncodeToString(id[:])
-}
-
-// beAnother gives a copy of a state an id of its own and raises the epoch of every claim. A partition that was only half there is so in the copy.
-func (t *Table) beAnother() error {
-	t.meta.State = newStateID()
-	b, err := json.Marshal(t.meta)
-	if err != nil {
-		panic("table: encoding meta: " + err.Error())
-	}
-	claims, err := t.Claims()
-	if err != nil {
-		return err
-	}
-	err = t.db.Update(func(txn *badger.Txn) error {
-		for p, c := range claims {
-			higher := raised(c, 0)
-			higher.Partial = c.Partial
-			if err := txn.Set(claimKey(p), higher.encode()); err != nil {
-				return err
-			}
-		}
-		return txn.Set(keyMeta, b)
-	})
-	if err != nil {
-		return fmt.Errorf("naming the copy: %w", err)
-	}
-	return t.Sync()
 }
 
 // raised is a claim that stands above c and above another epoch.

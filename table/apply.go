@@ -1,6 +1,7 @@
 package table
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -63,9 +64,9 @@ func (b *Batch) check() error {
 }
 
 // Fold applies a batch: rows, the next offset, the fingerprint of the last record, intents and dead letters move in one transaction. The
-// facts do not depend on how the log is cut into batches. A batch of up to 1,000 records is one transaction at the default rules; one
-// that would exceed what Badger takes (dead letters of many megabytes) is applied as several, each complete in itself with its own next
-// offset. ErrStale: the records, or some of them, have been folded before; nothing was done.
+// facts do not depend on how the log is cut into batches. A batch that would exceed what Badger takes (full rows of some 2,000 users at the
+// default rules, dead letters of many megabytes) is applied as several, each complete in itself with its own next offset. ErrStale: the
+// records, or some of them, have been folded before; nothing was done.
 //
 // Per user at most one intent that feedback caused waits: the newest cause's. One that was begun stays beside it.
 func (t *Table) Fold(b Batch) (Folded, error) {
@@ -78,22 +79,33 @@ func (t *Table) Fold(b Batch) (Folded, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var out Folded
-	for {
-		n := t.fits(b.Records)
-		part := b
-		part.Records = b.Records[:n]
-		if n < len(b.Records) {
-			part.Next = b.Records[n-1].Offset + 1
-		}
-		if err := t.foldPart(p, &part, &out); err != nil {
-			return out, fmt.Errorf("folding %s[%d] from %d: %w", b.Topic, b.Partition, firstOffset(&part), err)
-		}
-		if n == len(b.Records) {
-			return out, nil
-		}
-		b.Records = b.Records[n:]
+	out, err := t.foldPart(p, &b)
+	if err == nil && out.Next < b.Next {
+		err = t.foldRest(p, b, &out)
 	}
+	if err != nil {
+		return out, fmt.Errorf("folding %s[%d]: %w", b.Topic, b.Partition, err)
+	}
+	return out, nil
+}
+
+// foldRest folds what one transaction did not take of a batch.
+func (t *Table) foldRest(p *partition, b Batch, out *Folded) error {
+	for out.Next < b.Next {
+		b.Records = b.after(out.Next)
+		part, err := t.foldPart(p, &b)
+		if err != nil {
+			return err
+		}
+		out.merge(&part)
+	}
+	return nil
+}
+
+// after returns the records at or above an offset.
+func (b *Batch) after(offset int64) []Record {
+	n, _ := slices.BinarySearchFunc(b.Records, offset, func(r Record, o int64) int { return cmp.Compare(r.Offset, o) })
+	return b.Records[n:]
 }
 
 func firstOffset(b *Batch) int64 {
@@ -103,30 +115,13 @@ func firstOffset(b *Batch) int64 {
 	return b.Records[0].Offset
 }
 
-// fits returns how many of the records go in one transaction: all, save in rare cases. A forget goes alone: it deletes what a user has.
-func (t *Table) fits(records []Record) int {
-	forget := slices.IndexFunc(records, func(r Record) bool { return r.Forget && r.Dead == nil })
-	if forget == 0 {
-		return 1
-	}
-	if forget > 0 {
-		records = records[:forget]
-	}
-	full := int64(rowSize(t.options.Rules))
-	return fit(records, t.budget, func(r *Record) int64 {
-		if r.Dead != nil {
-			return buryCost(r.Key, r.Value, r.Headers, r.Dead)
-		}
-		return full + 4*int64(len(r.Key)) + int64(len(r.Feedback.ItemID)) + 512
-	})
-}
-
 // folding is one transaction of Fold.
 type folding struct {
 	*change
 	batch *Batch
 	out   *Folded
 	users *drafts
+	spent int64 // see cost
 }
 
 // draft is a user while a batch is folded.
@@ -135,6 +130,7 @@ type draft struct {
 	row     patch
 	had     bool    // there is a row in the table
 	changed bool    // the table must be written
+	counted bool    // the row is in what the transaction takes
 	cause   *Record // the newest fresh event
 }
 
@@ -170,59 +166,103 @@ func (s *drafts) clear() {
 	s.n = 0
 }
 
-func (t *Table) foldPart(p *partition, b *Batch, out *Folded) error {
-	result := Folded{Next: b.Next}
+// foldPart folds as many records as one transaction takes, one at least.
+func (t *Table) foldPart(p *partition, b *Batch) (Folded, error) {
+	var out Folded
 	err := t.update(p, func(c *change) error {
-		last := lastApplied(b.Records, func(r *Record) applied { return applied{r.Offset, r.Fingerprint} })
-		if err := c.advance(b.Topic, b.Partition, firstOffset(b), b.Next, last); err != nil {
+		out = Folded{}
+		at, err := c.position(b.Topic, b.Partition, firstOffset(b))
+		if err != nil {
 			return err
 		}
-		f := folding{change: c, batch: b, out: &result, users: &p.drafts}
+		f := folding{change: c, batch: b, out: &out, users: &p.drafts}
 		defer f.users.clear()
-		for i := range b.Records {
-			if err := f.record(&b.Records[i]); err != nil {
-				return fmt.Errorf("record at %d: %w", b.Records[i].Offset, err)
-			}
+		n, err := f.records(b.Records)
+		if err != nil {
+			return err
+		}
+		if out.Next = b.Next; n < len(b.Records) {
+			out.Next = b.Records[n-1].Offset + 1
+		}
+		last := lastApplied(b.Records[:n], func(r *Record) applied { return applied{r.Offset, r.Fingerprint} })
+		if err := c.move(b.Topic, b.Partition, at, out.Next, last); err != nil {
+			return err
 		}
 		return f.finish()
 	})
 	if err != nil {
-		return err
+		return Folded{}, fmt.Errorf("from %d: %w", firstOffset(b), err)
 	}
-	out.merge(&result)
-	return nil
+	return out, nil
 }
 
-func (f *folding) record(r *Record) error {
+// records folds records until the transaction is full and returns how many. A forget goes alone: it deletes what a user has.
+func (f *folding) records(records []Record) (n int, err error) {
+	for i := range records {
+		r := &records[i]
+		forget := r.Forget && r.Dead == nil
+		if forget && i > 0 {
+			return i, nil
+		}
+		full, err := f.record(r, i > 0)
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("record at %d: %w", r.Offset, err)
+		case full:
+			return i, nil
+		case forget:
+			return i + 1, nil
+		}
+	}
+	return len(records), nil
+}
+
+// record folds one record. full is true when the transaction has no room for it and nothing was done; it is asked for where mayEnd is set.
+func (f *folding) record(r *Record, mayEnd bool) (full bool, err error) {
 	switch {
 	case r.Dead != nil:
-		f.out.Dead++
-		if f.out.DeadByReason == nil {
-			f.out.DeadByReason = map[schemas.Reason]int{}
+		if !f.spend(buryCost(r.Key, r.Value, r.Headers, r.Dead)) && mayEnd {
+			return true, nil
 		}
-		f.out.DeadByReason[r.Dead.Reason]++
-		return f.bury(f.source(r), r.Key, r.Value, r.Headers, r.Dead)
+		return false, f.deadLetter(r)
 	case r.Forget:
-		return f.forget(r)
+		return false, f.forget(r)
 	}
 	if f.p.wasForgotten(r.Feedback) {
 		f.out.Forgotten++
-		return nil
+		return false, nil
 	}
 	d, err := f.draft(r.Feedback.UserID)
 	if err != nil {
-		return err
+		return false, err
 	}
+	if !f.spend(f.cost(d, r)) && mayEnd {
+		return true, nil
+	}
+	f.fold(d, r)
+	return false, nil
+}
+
+func (f *folding) deadLetter(r *Record) error {
+	f.out.Dead++
+	if f.out.DeadByReason == nil {
+		f.out.DeadByReason = map[schemas.Reason]int{}
+	}
+	f.out.DeadByReason[r.Dead.Reason]++
+	return f.bury(f.source(r), r.Key, r.Value, r.Headers, r.Dead)
+}
+
+// fold folds a feedback into its user's row.
+func (f *folding) fold(d *draft, r *Record) {
 	if !d.row.fold(&f.t.options.Rules, r.Feedback, r.Offset, f.p.items) {
 		f.out.Duplicates++
-		return nil
+		return
 	}
 	f.out.Events++
 	d.changed = true
 	if fresh := f.batch.FreshAfter; !r.Time.Before(fresh) && !r.Feedback.OccurredAt.Before(fresh) {
 		d.cause = r
 	}
-	return nil
 }
 
 func (f *folding) source(r *Record) schemas.Source {
@@ -326,13 +366,19 @@ func (f *Folded) merge(part *Folded) {
 	}
 	f.Users = slices.DeleteFunc(f.Users, func(u string) bool { return changed[u] })
 	f.Users = append(f.Users, part.Users...)
+	replaced := make(map[uint64]bool, len(part.Superseded))
 	for _, seq := range part.Superseded {
-		at := slices.IndexFunc(f.Intents, func(in Intent) bool { return in.Seq == seq })
-		if at < 0 {
+		replaced[seq] = true
+	}
+	f.Intents = slices.DeleteFunc(f.Intents, func(in Intent) bool {
+		unseen := replaced[in.Seq]
+		delete(replaced, in.Seq)
+		return unseen
+	})
+	for _, seq := range part.Superseded {
+		if replaced[seq] {
 			f.Superseded = append(f.Superseded, seq)
-			continue
 		}
-		f.Intents = slices.Delete(f.Intents, at, at+1)
 	}
 	f.Intents = append(f.Intents, part.Intents...)
 }

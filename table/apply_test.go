@@ -212,7 +212,7 @@ func TestFailedFoldLeavesNothing(t *testing.T) {
 	err := table.update(p, func(c *change) error {
 		f := folding{change: c, batch: &Batch{Topic: topic, IntentCount: 1}, out: &Folded{}, users: &users}
 		for _, r := range []Record{event(1, "b", "new item", "like"), dead(2, "b", "?")} {
-			if err := f.record(&r); err != nil {
+			if _, err := f.record(&r, false); err != nil {
 				return err
 			}
 		}
@@ -349,18 +349,6 @@ func header(m Message, key string) string {
 		}
 	}
 	return ""
-}
-
-// A batch of 1,000 different users with full rows and intents, each with a new item of the longest name, is one transaction.
-func TestThousandRecordsFitOneTransaction(t *testing.T) {
-	table := open(t, options(t.TempDir()))
-	var records []Record
-	for i := range int64(1000) {
-		records = append(records, event(i, strings.Repeat("u", 40)+fmt.Sprint(i), fmt.Sprint(i)+strings.Repeat("i", 60), "like"))
-	}
-	if n := table.fits(records); n != 1000 {
-		t.Errorf("%d records fit", n)
-	}
 }
 
 func TestRulesWithLongRowsSplit(t *testing.T) {

@@ -144,16 +144,30 @@ func (c *change) next() uint64 {
 
 // advance moves the offset of a topic's partition. first is the lowest offset of the records applied, or next when there are none.
 func (c *change) advance(topic string, partition int32, first, next int64, last *applied) error {
-	r, ok, err := readOffset(c.txn, topic, partition)
+	at, err := c.position(topic, partition, first)
 	if err != nil {
 		return err
 	}
+	return c.move(topic, partition, at, next, last)
+}
+
+// position returns how far a topic's partition is read, which must not be above first.
+func (c *change) position(topic string, partition int32, first int64) (reached, error) {
+	r, ok, err := readOffset(c.txn, topic, partition)
+	if err != nil {
+		return r, err
+	}
 	if ok && r.next > first {
-		return fmt.Errorf("%w: %s[%d] is at %d, the records begin at %d", ErrStale, topic, partition, r.next, first)
+		return r, fmt.Errorf("%w: %s[%d] is at %d, the records begin at %d", ErrStale, topic, partition, r.next, first)
 	}
 	if !ok {
 		r.last = -1
 	}
+	return r, nil
+}
+
+// move writes a position on from r.
+func (c *change) move(topic string, partition int32, r reached, next int64, last *applied) error {
 	if last != nil {
 		r.fingerprint, r.last = last.fingerprint, last.offset
 	}

@@ -156,7 +156,7 @@ func Load(o Options, next func() (key, value []byte, ok bool, err error)) error 
 	final := o.Dir
 	o = o.withDefaults()
 	o.Dir = partial
-	if err := loadInto(o, next); err != nil {
+	if err := writePairs(o, next); err != nil {
 		return err
 	}
 	if err := os.Chmod(partial, 0o755); err != nil { // as Open makes it
@@ -169,17 +169,6 @@ func Load(o Options, next func() (key, value []byte, ok bool, err error)) error 
 		return fmt.Errorf("naming the state directory: %w", err)
 	}
 	return syncDir(parent)
-}
-
-func loadInto(o Options, next func() (key, value []byte, ok bool, err error)) error {
-	if err := writePairs(o, next); err != nil {
-		return err
-	}
-	t, err := Open(o) // judges what was written
-	if err != nil {
-		return err
-	}
-	return errors.Join(t.beAnother(), t.Close())
 }
 
 func syncDir(dir string) error {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -158,6 +159,18 @@ func TestLoadRefuses(t *testing.T) {
 		}
 		if left, _ := os.ReadDir(parent); len(left) != 0 {
 			t.Errorf("%s: %v is left", c.name, left)
+		}
+	}
+	for _, p := range []pair{ // what Open would refuse, one of each kind
+		{claimKey(0), []byte{1}}, {itemKey("x"), []byte{1}}, {append(partitionKey(prefixForgot, 0, 0), 1), []byte{1}},
+		{forgottenKey(0, forgotten{1}), []byte{1}}, {internedKey(0, 7), []byte("x")}, {append(queuePrefix(0, 'i'), 1), nil},
+		{intentKey(0, 1), []byte{9}}, {append(queuePrefix(0, 'm'), 1), nil}, {userKey(prefixRow, 0, "z"), []byte{1}},
+		{seqKey(0), []byte{1}}, {userKey(prefixVector, 0, "z"), []byte{1}},
+	} {
+		with := append([]pair{p}, slices.DeleteFunc(slices.Clone(state), func(o pair) bool { return bytes.Equal(o.key, p.key) })...)
+		slices.SortFunc(with, func(a, b pair) int { return bytes.Compare(a.key, b.key) })
+		if err := Load(options(filepath.Join(t.TempDir(), "state")), feed(with)); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+			t.Errorf("%q: error %v", p.key, err)
 		}
 	}
 	if err := Load(options(t.TempDir()), feed(state)); err != nil { // an empty directory is welcome

@@ -42,7 +42,7 @@ var points = map[string]struct {
 			err := c.advance(b.Topic, 0, b.Records[0].Offset, b.Next, &applied{last.Offset, last.Fingerprint})
 			for i := range b.Records {
 				if err == nil {
-					err = f.record(&b.Records[i])
+					_, err = f.record(&b.Records[i], false)
 				}
 			}
 			if err = errors.Join(err, f.finish()); err != nil {

@@ -142,7 +142,7 @@ func powerLog(n int64) []Record {
 func batches(log []Record) (out [][]Record) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	for len(log) > 0 {
-		n := min(1+rng.IntN(90), len(log)) // one transaction each
+		n := min(1+rng.IntN(50), len(log)) // one transaction each, by the size of full rows
 		out, log = append(out, log[:n]), log[n:]
 	}
 	return out
@@ -163,7 +163,7 @@ func digests(t *testing.T, log []Record) map[int64]string {
 func cuts(t *testing.T, log []Record, want map[int64]string, idle bool) (wrong, rotations int) {
 	d := &disk{t: t, dir: t.TempDir(), idle: idle, old: map[string][]byte{}}
 	o := options(d.dir)
-	o.tuning = tuning{memTable: 2 << 20, sync: d.sync}
+	o.tuning = tuning{memTable: 1 << 20, sync: d.sync}
 	table := open(t, o)
 	rng := rand.New(rand.NewPCG(7, 7))
 	at := table.wal.active.Load()
@@ -241,7 +241,7 @@ func TestPowerCutLeavesAPrefix(t *testing.T) {
 func TestRotationIsTold(t *testing.T) {
 	o := options(t.TempDir())
 	var table *Table
-	o.tuning = tuning{memTable: 2 << 20, sync: func(path string) error {
+	o.tuning = tuning{memTable: 1 << 20, sync: func(path string) error {
 		if path == o.Dir && table != nil { // rotated has synced the log
 			if newest, err := newestFile(o.Dir, memExtension); err != nil || newest != table.wal.active.Load() {
 				t.Errorf("log %d is synced when there is %d (%v)", table.wal.active.Load(), newest, err)

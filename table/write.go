@@ -17,13 +17,15 @@ const loadChunk = 1 << 20
 const loadVersion = 1
 
 // writePairs writes pairs in key order into an empty database, as sorted tables at the bottom of the tree: what transactions write goes
-// through log, memory and every level.
+// through log, memory and every level. Pairs and their order are judged on the way, so that the state need not be opened to be trusted.
 func writePairs(o Options, next func() (key, value []byte, ok bool, err error)) error {
 	db, err := openBadger(o, nil)
 	if err != nil {
 		return err
 	}
-	w := &loader{writer: db.NewStreamWriter(), buffer: z.NewBuffer(2*loadChunk, "table.load")}
+	w := &loader{
+		writer: db.NewStreamWriter(), buffer: z.NewBuffer(2*loadChunk, "table.load"), arrival: arrival{options: o, items: map[int32]uint32{}},
+	}
 	err = w.load(next)
 	return errors.Join(err, w.buffer.Release(), db.Sync(), db.Close())
 }
@@ -32,9 +34,10 @@ func writePairs(o Options, next func() (key, value []byte, ok bool, err error)) 
 var errOrder = errors.New("pairs out of key order")
 
 type loader struct {
-	writer *badger.StreamWriter
-	buffer *z.Buffer
-	last   []byte
+	writer  *badger.StreamWriter
+	buffer  *z.Buffer
+	arrival arrival
+	last    []byte
 }
 
 func (l *loader) load(next func() (key, value []byte, ok bool, err error)) error {
@@ -57,12 +60,17 @@ func (l *loader) pass(next func() (key, value []byte, ok bool, err error)) error
 		switch {
 		case err != nil:
 			return err
+		case !ok && !l.arrival.found:
+			return fmt.Errorf("loading the state: %w: the pairs lack %s", ErrVersion, keyMeta)
 		case !ok:
 			return l.send()
 		case l.last != nil && bytes.Compare(key, l.last) <= 0:
 			return fmt.Errorf("loading the state: %w: %.40q after %.40q", errOrder, key, l.last)
 		}
 		l.last = append(l.last[:0], key...)
+		if value, err = l.arrival.admit(key, value); err != nil {
+			return fmt.Errorf("loading the state: %w", err)
+		}
 		badger.KVToBuffer(&pb.KV{Key: key, Value: value, Version: loadVersion}, l.buffer)
 		if l.buffer.LenNoPadding() >= loadChunk {
 			if err := l.send(); err != nil {
