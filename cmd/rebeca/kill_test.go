@@ -68,7 +68,7 @@ func TestKilledReplayAndPromote(t *testing.T) {
 	}
 	o.run("feedback import -c FILE " + o.write("events.jsonl", events.String()))
 	o.run("replay -c FILE --from earliest --to 0:9000,1:9000 --into DIR/served")
-	if err := os.Rename(filepath.Join(o.dir, "served"), filepath.Join(o.dir, "state")); err != nil {
+	if err := os.Rename(filepath.Join(o.dir, "served", "table"), filepath.Join(o.dir, "state", "table")); err != nil {
 		t.Fatal(err)
 	}
 	var want rebeca.ReplayResult
