@@ -183,12 +183,15 @@ type TrainConfig struct {
 	DecaySteps int     `yaml:"decay_steps"` // steps from the peak to the final rate
 	Splice     float64 `yaml:"splice"`      // share of contexts with another user's past
 	MaxLag     int64   `yaml:"max_lag"`     // events behind before steps are skipped
-	// BirthSteps are taken on pseudo-users drawn from the catalogue alone;
-	// PseudoShare is their share of later contexts.
-	BirthSteps  int     `yaml:"birth_steps"`
-	PseudoShare float64 `yaml:"pseudo_share"`
-	Seed        uint64  `yaml:"seed"`
-	Threads     int     `yaml:"threads"` // intra-op threads of a step
+	// BirthSteps are taken on pseudo-users drawn from the catalogue alone, at
+	// the peak rate BirthLR, with BirthTargets targets for each; PseudoShare is
+	// their share of later contexts.
+	BirthSteps   int     `yaml:"birth_steps"`
+	BirthTargets int     `yaml:"birth_targets"`
+	BirthLR      float64 `yaml:"birth_lr"`
+	PseudoShare  float64 `yaml:"pseudo_share"`
+	Seed         uint64  `yaml:"seed"`
+	Threads      int     `yaml:"threads"` // intra-op threads of a step
 }
 
 // SamplerConfig is [sampler.Options] as written in the file.
@@ -196,6 +199,15 @@ type SamplerConfig struct {
 	Steps    int        `yaml:"steps"`
 	Guidance float64    `yaml:"guidance"`
 	Interval [2]float64 `yaml:"interval"` // ln(α/σ) within which guidance applies
+	// Anchor starts the images of people with likes from one of those, noised.
+	Anchor AnchorConfig `yaml:"anchor"`
+}
+
+// AnchorConfig is [sampler.Anchor] as written in the file.
+type AnchorConfig struct {
+	Steps int     `yaml:"steps"` // from the entry on; 0 starts from noise
+	Level float64 `yaml:"level"` // ln(α/σ) that the entry is noised to
+	Decay float64 `yaml:"decay"` // the like of rank r is drawn with weight exp(-r/decay)
 }
 
 // DecoderConfig names the decoder: none (default), shapes (the controlled
@@ -261,9 +273,10 @@ func DefaultConfig() Config {
 		},
 		Train: TrainConfig{
 			Steps: t.Steps, LR: t.LR, LRMin: t.LRMin, DecaySteps: t.DecaySteps, Splice: t.Splice,
-			MaxLag: t.MaxLag, BirthSteps: t.BirthSteps, PseudoShare: t.PseudoShare, Seed: t.Seed, Threads: t.Threads,
+			MaxLag: t.MaxLag, BirthSteps: t.BirthSteps, BirthTargets: t.BirthTargets, BirthLR: t.BirthLR,
+			PseudoShare: t.PseudoShare, Seed: t.Seed, Threads: t.Threads,
 		},
-		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}},
+		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Anchor: AnchorConfig(s.Anchor)},
 		Decoder:     DecoderConfig{Manifest: "none"},
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080"},
 		State:       StateConfig{EraseEvery: time.Hour},
@@ -496,7 +509,7 @@ func (c Config) onlineConfig() online.Config {
 	o, t := online.DefaultConfig(), c.Train
 	o.Steps, o.LR, o.LRMin, o.DecaySteps = t.Steps, t.LR, t.LRMin, t.DecaySteps
 	o.Splice, o.MaxLag, o.Seed, o.Threads = t.Splice, t.MaxLag, t.Seed, t.Threads
-	o.BirthSteps, o.PseudoShare = t.BirthSteps, t.PseudoShare
+	o.BirthSteps, o.BirthTargets, o.BirthLR, o.PseudoShare = t.BirthSteps, t.BirthTargets, t.BirthLR, t.PseudoShare
 	o.Provider, o.Spin = c.ONNXRuntime.Provider, c.ONNXRuntime.Spin
 	return o
 }
@@ -516,5 +529,6 @@ func (s SamplerConfig) options() sampler.Options {
 	o := sampler.DefaultOptions()
 	o.Steps, o.Guidance = s.Steps, s.Guidance
 	o.Low, o.High = s.Interval[0], s.Interval[1]
+	o.Anchor = sampler.Anchor(s.Anchor)
 	return o
 }

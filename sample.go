@@ -53,7 +53,7 @@ func SampleUser(c Config, t *table.Table, user string, n int, seed uint64, log *
 	if err != nil {
 		return nil, fmt.Errorf("encoding the window of %q: %w", user, err)
 	}
-	jobs := sampleJobs(sampler.Job{Cond: conds[0], Label: prior.StrongPositive, Guidance: c.Sampler.Guidance}, n, seed)
+	jobs := sampleJobs(sampler.Job{Cond: conds[0], Window: context, Label: prior.StrongPositive, Guidance: c.Sampler.Guidance}, n, seed)
 	embeddings, err := sampler.Sample(lp.model, c.samplerOptions(), jobs)
 	if err != nil {
 		return nil, fmt.Errorf("sampling for %q: %w", user, err)

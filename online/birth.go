@@ -3,6 +3,7 @@ package online
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"rebeca/prior"
@@ -43,10 +44,23 @@ func (t *Trainer) bornOfCatalogue(ctx context.Context) error {
 	return t.release(ctx)
 }
 
-// birthStep takes one step on pseudo-users alone.
+// birthStep takes one step on pseudo-users alone: those before version 1 of few
+// targets, because somebody waits for it, the others of many.
 func (t *Trainer) birthStep(ctx context.Context) error {
+	lr, targets := t.birthRate(t.record.Birth), t.cfg.BirthTargets
+	if t.record.Birth < int64(t.cfg.FirstSteps) {
+		targets = min(targets, t.drawer.prior.Targets)
+	}
 	t.record.Birth++
-	return t.stepOn(ctx, nil, t.drawer.prior.Contexts)
+	return t.stepWith(ctx, lr, func(rng *rand.Rand) (*prior.Batch, tally, error) {
+		return t.drawer.crowdBatch(rng, targets)
+	})
+}
+
+// birthRate is the learning rate of the birth step after n: a linear warm-up,
+// then a cosine from BirthLR to LRMin over BirthSteps.
+func (t *Trainer) birthRate(n int64) float64 {
+	return rate(n, t.cfg.Warmup, t.cfg.BirthSteps, t.cfg.BirthLR, t.cfg.LRMin)
 }
 
 // unborn is the number of birth steps still to be taken.

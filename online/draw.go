@@ -83,7 +83,7 @@ func newDrawer(cfg Config, p prior.Config, who people, what items) *drawer {
 
 // life is one user's window as a training context sees it.
 type life struct {
-	user    string  // "" for a pseudo-user
+	user    string
 	counted uint64  // events of the row
 	newest  []Entry // newest first
 	older   []Entry // the reservoir of older likes
@@ -112,15 +112,13 @@ func (d *drawer) batchOf(rng *rand.Rand, fresh []Example, pseudo int) (*prior.Ba
 		if !ok {
 			continue
 		}
-		if ok, err = d.context(rng, l, d.anyone); err != nil {
+		if ok, err = d.context(rng, l); err != nil {
 			return nil, d.tally, err
 		} else if ok {
 			d.tally.Fresh++
 		}
 	}
-	if err := d.invent(rng, pseudo); err != nil {
-		return nil, d.tally, err
-	}
+	d.invent(rng, pseudo, d.prior.Targets)
 	// Users without a single target are drawn in vain: bounded, so that a table
 	// full of them cannot hold the trainer.
 	for tries := 4 * d.prior.Contexts; tries > 0 && len(d.batch.Contexts) < d.prior.Contexts; tries-- {
@@ -131,42 +129,74 @@ func (d *drawer) batchOf(rng *rand.Rand, fresh []Example, pseudo int) (*prior.Ba
 		if !ok {
 			continue
 		}
-		if ok, err = d.context(rng, l, d.anyone); err != nil {
+		if ok, err = d.context(rng, l); err != nil {
 			return nil, d.tally, err
 		} else if ok {
 			d.tally.Replayed++
 		}
 	}
-	if err := d.invent(rng, d.prior.Contexts); err != nil {
-		return nil, d.tally, err
-	}
+	d.invent(rng, d.prior.Contexts, d.prior.Targets)
+	d.tally.Targets = len(d.batch.Targets)
+	return &d.batch, d.tally, nil
+}
+
+// crowdBatch draws one batch of pseudo-users alone, each with up to targets
+// targets.
+func (d *drawer) crowdBatch(rng *rand.Rand, targets int) (*prior.Batch, tally, error) {
+	d.batch.Contexts, d.batch.Targets, d.tally = d.batch.Contexts[:0], d.batch.Targets[:0], tally{}
+	d.invent(rng, d.prior.Contexts, targets)
 	d.tally.Targets = len(d.batch.Targets)
 	return &d.batch, d.tally, nil
 }
 
 // invent adds up to n contexts of pseudo-users, as long as there is room.
-func (d *drawer) invent(rng *rand.Rand, n int) error {
+func (d *drawer) invent(rng *rand.Rand, n, targets int) {
 	if d.crowd == nil {
-		return nil
+		return
 	}
 	for range n {
 		if len(d.batch.Contexts) == d.prior.Contexts {
-			break
+			return
 		}
-		l, _, _ := d.invented(rng)
-		if ok, err := d.context(rng, l, d.invented); err != nil {
-			return err
-		} else if ok {
-			d.tally.Pseudo++
+		newest := min(d.cfg.TargetNewest, d.prior.MaxTokens)
+		l, next := d.crowd.life(rng, newest, d.prior.MaxTokens-newest, targets, d.cfg.LikedWeight)
+		if len(next) == 0 {
+			continue
 		}
+		drop, c := rng.Float64(), len(d.batch.Contexts)
+		ctx := d.entries[c][:0]
+		if drop >= d.cfg.WindowDropout {
+			for _, e := range slices.Concat(l.newest, l.older) {
+				if item, ok := d.items.Get(e.ItemID); ok { // else it left the catalogue since it was sampled
+					ctx = append(ctx, prior.Entry{Item: item, Class: e.Class, Older: e.Older})
+				}
+			}
+		} else {
+			d.tally.Emptied++
+		}
+		d.entries[c] = ctx
+		d.batch.Contexts = append(d.batch.Contexts, prior.Context(ctx))
+		for _, e := range next {
+			d.target(c, e, drop < d.cfg.LabelDropout)
+		}
+		if drop < d.cfg.LabelDropout {
+			d.tally.Unlabelled++
+		}
+		d.tally.Pseudo++
 	}
-	return nil
 }
 
-// invented returns the life of a pseudo-user, shaped like [drawer.anyone].
-func (d *drawer) invented(rng *rand.Rand) (life, bool, error) {
-	newest := min(d.cfg.SpliceNewest, d.prior.MaxTokens)
-	return d.crowd.life(rng, newest, d.prior.MaxTokens-newest), true, nil
+// target adds entry e as a target of context c, its label dropped if asked.
+func (d *drawer) target(c int, e Entry, unlabelled bool) {
+	item, ok := d.items.Get(e.ItemID)
+	if !ok {
+		return
+	}
+	label := e.Class
+	if unlabelled {
+		label = prior.ClassNone
+	}
+	d.batch.Targets = append(d.batch.Targets, prior.Target{Context: c, Item: item, Label: label})
 }
 
 // at returns the life of e's user as it was just before e, with e as newest[0].
@@ -220,18 +250,18 @@ func (d *drawer) life(user string) (life, bool, error) {
 	return life{user: user, counted: row.Events, newest: row.Window[:i:i], older: row.Window[i:]}, true, nil
 }
 
-// context adds one context and its targets to the batch; other draws whose past
-// is spliced in. It reports false when l holds no target.
-func (d *drawer) context(rng *rand.Rand, l life, other func(*rand.Rand) (life, bool, error)) (bool, error) {
+// context adds one context and its targets to the batch. It reports false when
+// l holds no target.
+func (d *drawer) context(rng *rand.Rand, l life) (bool, error) {
 	own, past := l, life{}
 	spliced := false
 	if rng.Float64() < d.cfg.Splice {
 		m := 1 + rng.IntN(d.cfg.SpliceNewest)
-		before, ok, err := other(rng)
+		before, ok, err := d.anyone(rng)
 		if err != nil {
 			return false, err
 		}
-		if ok && (before.user != l.user || l.user == "") {
+		if ok && before.user != l.user {
 			spliced = true
 			own.newest, own.older, past = l.newest[:min(m, len(l.newest))], nil, before
 			past.newest = past.newest[:min(len(past.newest), max(0, d.cfg.SpliceNewest-len(own.newest)))]
@@ -255,13 +285,7 @@ func (d *drawer) context(rng *rand.Rand, l life, other func(*rand.Rand) (life, b
 	d.entries[c] = ctx
 	d.batch.Contexts = append(d.batch.Contexts, prior.Context(ctx))
 	for _, i := range targets {
-		e := own.newest[i]
-		item, _ := d.items.Get(e.ItemID)
-		label := e.Class
-		if drop < d.cfg.LabelDropout {
-			label = prior.ClassNone
-		}
-		d.batch.Targets = append(d.batch.Targets, prior.Target{Context: c, Item: item, Label: label})
+		d.target(c, own.newest[i], drop < d.cfg.LabelDropout)
 	}
 	if drop < d.cfg.LabelDropout {
 		d.tally.Unlabelled++

@@ -4,36 +4,76 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"sort"
 
 	"rebeca/prior"
 )
 
-// The law of pseudo-users: a prior over people that needs a catalogue and no
-// feedback. A person has 1 to maxTastes tastes, each a ball of nearest
-// neighbours around a random item; a share of what they are shown is aimed at
-// those; they like what lies in a ball and sometimes what does not.
 const (
-	maxTastes = 5
-	// A ball holds a share of the catalogue, log-uniform between the two.
-	smallestBall, largestBall = .0025, .1
-	fewestInBall              = 8
-	// crowdItems bounds the sample of the catalogue that the law is made over.
-	crowdItems = 4096
+	// crowdItems bounds the sample of the catalogue that pseudo-users live in.
+	crowdItems = 16384
 	// crowdGrowth is how much larger a catalogue gets before it is sampled anew.
 	crowdGrowth = 1.25
-	// longLife is the share of people with more events than the newest part of
-	// a window holds, pastEvents the most that lie before it.
-	longLife, pastEvents = .4, 72
+	// crowdBalls is the number of regions that tastes are drawn from.
+	crowdBalls   = 4096
+	fewestInBall = 8
 )
+
+// span is a range that a number is drawn from.
+type span struct{ low, high float64 }
+
+func (s span) uniform(rng *rand.Rand) float64 { return s.low + (s.high-s.low)*rng.Float64() }
+
+// logUniform draws evenly in the logarithm; low must be above 0.
+func (s span) logUniform(rng *rand.Rand) float64 {
+	return s.low * math.Pow(s.high/s.low, rng.Float64())
+}
+
+// law is the law of pseudo-users: a prior over people that needs a catalogue
+// and no feedback. A person has some tastes, each a ball of nearest neighbours
+// around a random item; a share of what they are shown is aimed at those; they
+// like what lies in a ball and sometimes what does not; some of them answer
+// weakly, which says less; some change.
+type law struct {
+	tastes int  // 1 to tastes, evenly
+	size   span // of a ball, log-uniform, as a share of the catalogue
+
+	aimed           span // share of impressions from a ball
+	inside, outside span // P(like) of a strong answer, in a ball and elsewhere
+
+	weak                    float64 // share of people who answer weakly now and then, each at a uniform rate
+	weakInside, weakOutside span    // P(like) of a weak answer
+
+	// changing is the share of people whose tastes change, each at a
+	// log-uniform rate an event; a change replaces all tastes or, with
+	// probability partly, each of them with probability 1/2.
+	changing, partly float64
+	hazard           span
+
+	// long is the share of people with more events than the newest part of a
+	// window holds; past is the number of those, log-uniform.
+	long float64
+	past span
+}
+
+func defaultLaw() law {
+	return law{
+		tastes: 5, size: span{.0025, .1}, aimed: span{.2, .9}, inside: span{.7, .99}, outside: span{.01, .12},
+		weak: .25, weakInside: span{.4, .95}, weakOutside: span{.05, .4},
+		changing: .5, partly: .3, hazard: span{1. / 100, 1. / 8},
+		long: .6, past: span{3, 200},
+	}
+}
 
 // crowd draws pseudo-users from a sample of a catalogue. The balls around an
 // item are a function of the crowd's seed and the sample alone.
 type crowd struct {
+	law   law
 	items []listed
 	of    int // items in the catalogue when it was sampled
 	seed  uint64
 	balls map[int][]int32 // by ball index, rising item indices; filled when first drawn
+	far   []float32       // scratch: distances to a centre
+	seen  map[int32]bool  // scratch of a life: items that cannot be targets
 }
 
 // listed is an item of the catalogue.
@@ -44,7 +84,9 @@ type listed struct {
 
 func newCrowd(seed uint64, of int, each func(func(id string, e []float32) bool)) *crowd {
 	return &crowd{
-		items: sampleItems(stream(seed, streamCrowd, 0), crowdItems, each), of: of, seed: seed, balls: map[int][]int32{},
+		law:   defaultLaw(),
+		items: sampleItems(stream(seed, streamCrowd, 0), crowdItems, each), of: of, seed: seed,
+		balls: map[int][]int32{}, seen: map[int32]bool{},
 	}
 }
 
@@ -59,108 +101,173 @@ func (c *crowd) ball(i int) []int32 {
 		return b
 	}
 	rng := stream(c.seed, streamBall, int64(i))
-	n := float64(len(c.items))
-	size := int(n * smallestBall * math.Pow(largestBall/smallestBall, rng.Float64()))
+	size := int(float64(len(c.items)) * c.law.size.logUniform(rng))
 	size = min(max(size, fewestInBall), len(c.items))
 	centre := c.items[rng.IntN(len(c.items))].e
-	type near struct {
-		item     int32
-		distance float32
-	}
-	all := make([]near, len(c.items))
-	for k, it := range c.items {
+	c.far = c.far[:0]
+	for _, it := range c.items {
 		var d float32
 		for j, x := range it.e {
 			d += (x - centre[j]) * (x - centre[j])
 		}
-		all[k] = near{int32(k), d}
+		c.far = append(c.far, d)
 	}
-	sort.SliceStable(all, func(a, b int) bool { return all[a].distance < all[b].distance })
-	b := make([]int32, size)
-	for k := range b {
-		b[k] = all[k].item
+	sorted := slices.Clone(c.far)
+	slices.Sort(sorted)
+	b, edge := make([]int32, 0, size), sorted[size-1]
+	ties := size // places for items at the edge itself
+	for ; ties > 0 && sorted[size-ties] < edge; ties-- {
 	}
-	slices.Sort(b)
+	for k, d := range c.far {
+		if d == edge && ties > 0 {
+			ties--
+		} else if d >= edge {
+			continue
+		}
+		b = append(b, int32(k))
+	}
 	c.balls[i] = b
 	return b
 }
 
-// taste is a pseudo-user's way to answer.
-type taste struct {
-	crowd     *crowd
-	balls     [][]int32
-	aimed     float64 // share of impressions from a ball
-	inside    float64 // P(like) in a ball
-	outside   float64 // P(like) elsewhere
-	dislikes  float64 // share of strong negatives among what is not liked
-	weakLikes float64 // share of weak positives among what is liked
+// person is a pseudo-user.
+type person struct {
+	crowd *crowd
+	balls [][]int32
+	habits
 }
 
-// draw returns the taste of a random pseudo-user.
-func (c *crowd) draw(rng *rand.Rand) taste {
-	t := taste{
-		crowd: c, aimed: .2 + .7*rng.Float64(), inside: .7 + .29*rng.Float64(), outside: .01 + .11*rng.Float64(),
-		dislikes: rng.Float64(),
-	}
-	if rng.Float64() < .25 {
-		t.weakLikes = rng.Float64()
-	}
-	for range 1 + rng.IntN(maxTastes) {
-		t.balls = append(t.balls, c.ball(rng.IntN(crowdItems)))
-	}
-	return t
+// habits are how a person answers.
+type habits struct {
+	aimed                   float64
+	inside, outside         float64
+	dislikes                float64 // share of strong negatives among strong answers that are no likes
+	weak                    float64 // share of weak answers
+	weakInside, weakOutside float64
+	hazard                  float64 // P(change) before an event
+	partly                  bool    // whether a change replaces some tastes only
 }
 
-// impression draws what the person is shown and whether they like it.
-func (t *taste) impression(rng *rand.Rand) (item int32, liked bool) {
-	if rng.Float64() < t.aimed {
-		b := t.balls[rng.IntN(len(t.balls))]
-		item = b[rng.IntN(len(b))]
-	} else {
-		item = int32(rng.IntN(len(t.crowd.items)))
+// draw returns a random pseudo-user.
+func (c *crowd) draw(rng *rand.Rand) person {
+	w := c.law
+	p := person{crowd: c, habits: habits{
+		aimed: w.aimed.uniform(rng), inside: w.inside.uniform(rng), outside: w.outside.uniform(rng), dislikes: rng.Float64(),
+	}}
+	if rng.Float64() < w.weak {
+		p.weak, p.weakInside, p.weakOutside = rng.Float64(), w.weakInside.uniform(rng), w.weakOutside.uniform(rng)
 	}
-	p := t.outside
-	for _, b := range t.balls {
-		if _, in := slices.BinarySearch(b, item); in {
-			p = t.inside
-			break
+	if rng.Float64() < w.changing {
+		p.hazard, p.partly = w.hazard.logUniform(rng), rng.Float64() < w.partly
+	}
+	p.balls = make([][]int32, 1+rng.IntN(w.tastes))
+	for i := range p.balls {
+		p.balls[i] = c.ball(rng.IntN(crowdBalls))
+	}
+	return p
+}
+
+// change replaces tastes.
+func (p *person) change(rng *rand.Rand) {
+	balls := make([][]int32, len(p.balls)) // the old ones may be remembered elsewhere
+	for i := range balls {
+		balls[i] = p.balls[i]
+		if !p.partly || rng.IntN(2) == 0 {
+			balls[i] = p.crowd.ball(rng.IntN(crowdBalls))
 		}
 	}
-	return item, rng.Float64() < p
+	p.balls = balls
+}
+
+// impression draws what the person is shown and whether it is of their taste.
+func (p *person) impression(rng *rand.Rand) (item int32, inside bool) {
+	if rng.Float64() < p.aimed {
+		b := p.balls[rng.IntN(len(p.balls))]
+		return b[rng.IntN(len(b))], true
+	}
+	item = int32(rng.IntN(len(p.crowd.items)))
+	for _, b := range p.balls {
+		if _, in := slices.BinarySearch(b, item); in {
+			return item, true
+		}
+	}
+	return item, false
 }
 
 // event draws one answered impression.
-func (t *taste) event(rng *rand.Rand) Entry {
-	item, liked := t.impression(rng)
-	class := prior.WeakNegative
+func (p *person) event(rng *rand.Rand) (item int32, class prior.Class) {
+	item, inside := p.impression(rng)
+	like, weak := p.outside, rng.Float64() < p.weak
 	switch {
-	case liked && rng.Float64() < t.weakLikes:
+	case weak && inside:
+		like = p.weakInside
+	case weak:
+		like = p.weakOutside
+	case inside:
+		like = p.inside
+	}
+	switch liked := rng.Float64() < like; {
+	case weak && liked:
 		class = prior.WeakPositive
 	case liked:
 		class = prior.StrongPositive
-	case rng.Float64() < t.dislikes:
+	case !weak && rng.Float64() < p.dislikes:
 		class = prior.StrongNegative
+	default:
+		class = prior.WeakNegative
 	}
-	return Entry{ItemID: t.crowd.items[item].id, Class: class, EventHash: 1} // 1: never held out
+	return item, class
 }
 
-// life draws a pseudo-user's window of up to newest entries and older likes of
-// what came before them.
-func (c *crowd) life(rng *rand.Rand, newest, older int) life {
-	t := c.draw(rng)
+// entry is an event of a pseudo-user's window; its hash is never held out.
+func (c *crowd) entry(item int32, class prior.Class) Entry {
+	return Entry{ItemID: c.items[item].id, Class: class, EventHash: 1}
+}
+
+// life draws a pseudo-user's window of up to newest entries, up to older likes
+// of what came before them, and up to targets events that would come next, of
+// items that the window does not hold. Targets that are no strong positives
+// are kept one in likedWeight.
+func (c *crowd) life(rng *rand.Rand, newest, older, targets int, likedWeight float64) (l life, next []Entry) {
+	p := c.draw(rng)
 	n, past := 1+rng.IntN(newest), 0
-	if rng.Float64() < longLife {
-		n, past = newest, rng.IntN(pastEvents)
+	if rng.Float64() < c.law.long {
+		n, past = newest, int(c.law.past.logUniform(rng))
 	}
-	var l life
-	for range n {
-		l.newest = append(l.newest, t.event(rng))
-	}
-	for range past {
-		if e := t.event(rng); e.Class == prior.StrongPositive && len(l.older) < older {
-			e.Older = true
+	clear(c.seen)
+	likes := 0
+	for i := range past + n {
+		if p.hazard > 0 && rng.Float64() < p.hazard {
+			p.change(rng)
+		}
+		item, class := p.event(rng)
+		e := c.entry(item, class)
+		if i >= past {
+			c.seen[item] = true
+			l.newest = append(l.newest, e)
+			continue
+		}
+		if class != prior.StrongPositive {
+			continue
+		}
+		e.Older, c.seen[item] = true, true
+		likes++
+		if len(l.older) < older {
 			l.older = append(l.older, e)
+		} else if k := rng.IntN(likes); k < older { // a uniform sample, as the table's
+			l.older = append(slices.Delete(l.older, k, k+1), e)
 		}
 	}
-	return l
+	slices.Reverse(l.newest)
+	slices.Reverse(l.older)
+	// Balls may be small and seen to the end: bounded.
+	for tries := 4 * targets; tries > 0 && len(next) < targets; tries-- {
+		item, class := p.event(rng)
+		if class != prior.StrongPositive && rng.Float64()*likedWeight >= 1 || c.seen[item] {
+			continue
+		}
+		c.seen[item] = true
+		next = append(next, c.entry(item, class))
+	}
+	return l, next
 }

@@ -27,7 +27,7 @@ func TestBallsAreNearestNeighbours(t *testing.T) {
 	for i := range 200 {
 		b := c.ball(i)
 		sizes[len(b)] = true
-		if len(b) < fewestInBall || float64(len(b)) > 1000*largestBall {
+		if len(b) < fewestInBall || float64(len(b)) > 1000*c.law.size.high {
 			t.Fatalf("a ball of %d of 1000 items", len(b))
 		}
 		if !slices.IsSorted(b) || !slices.Equal(b, newCrowd(1, s.Len(), s.Each).ball(i)) {
@@ -63,9 +63,11 @@ func TestPseudoUsersAnswerByTheirTaste(t *testing.T) {
 	rng := stream(5, streamDraw, 0)
 	for range 20 {
 		p := c.draw(rng)
+		p.weak = 0
 		var in, inLiked, out, outLiked float64
 		for range 6000 {
-			item, liked := p.impression(rng)
+			item, class := p.event(rng)
+			liked := class == prior.StrongPositive
 			inside := slices.ContainsFunc(p.balls, func(b []int32) bool { _, ok := slices.BinarySearch(b, item); return ok })
 			n, l := &out, &outLiked
 			if inside {
@@ -94,7 +96,13 @@ func TestPseudoWindows(t *testing.T) {
 	c := newCrowd(1, s.Len(), s.Each)
 	full, withOlder := 0, 0
 	for i := range int64(2000) {
-		l := c.life(stream(1, streamDraw, i), 28, 24)
+		l, next := c.life(stream(1, streamDraw, i), 28, 24, 8, 4)
+		for _, e := range next {
+			same := func(o Entry) bool { return o.ItemID == e.ItemID }
+			if slices.ContainsFunc(l.newest, same) || slices.ContainsFunc(l.older, same) || e.Older || heldOut(e.EventHash) {
+				t.Fatalf("target %+v of a window that holds it", e)
+			}
+		}
 		if len(l.newest) < 1 || len(l.newest) > 28 || len(l.older) > 24 || len(l.newest) < 28 && len(l.older) > 0 {
 			t.Fatalf("a window of %d newest and %d older", len(l.newest), len(l.older))
 		}
@@ -177,18 +185,26 @@ func TestBornOfTheCatalogue(t *testing.T) {
 	}
 }
 
-// TestBirthDoesNotUseUpTheRate holds the schedule after birth against one
-// without birth.
-func TestBirthDoesNotUseUpTheRate(t *testing.T) {
+// TestBirthHasItsOwnRates holds both schedules: birth's falls over its own
+// steps, and leaves the stream's whole.
+func TestBirthHasItsOwnRates(t *testing.T) {
 	w := newClusters(1, 3, 60)
-	tr := newTrainer(DefaultConfig(), smallPrior(), w, w.shop, t.TempDir(), nil, nil, nil)
-	plainRate := tr.rate(500)
+	cfg := DefaultConfig()
+	cfg.BirthSteps = 700
+	tr := newTrainer(cfg, smallPrior(), w, w.shop, t.TempDir(), nil, nil, nil)
+	first, middle := tr.rate(0), tr.rate(500)
 	tr.record.Birth = 700
-	if got := tr.rate(1200); got != plainRate {
-		t.Errorf("500 steps after birth the rate is %v, without birth %v", got, plainRate)
+	if got := tr.rate(700); got != first {
+		t.Errorf("the first step after birth has rate %v, without birth %v", got, first)
 	}
-	if got := tr.rate(60); got != tr.cfg.LR {
-		t.Errorf("during birth the rate is %v", got)
+	if got := tr.rate(1200); got != middle {
+		t.Errorf("500 steps after birth the rate is %v, without birth %v", got, middle)
+	}
+	if got := tr.birthRate(int64(cfg.Warmup)); math.Abs(got-cfg.BirthLR) > .02*cfg.BirthLR {
+		t.Errorf("the peak of birth's rate is %v, expected %v", got, cfg.BirthLR)
+	}
+	if got := tr.birthRate(699); math.Abs(got-cfg.LRMin) > .01*cfg.LRMin {
+		t.Errorf("birth ends at rate %v, expected %v", got, cfg.LRMin)
 	}
 }
 

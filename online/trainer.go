@@ -147,6 +147,7 @@ func newTrainer(cfg Config, priorCfg prior.Config, who people, what Catalogue, d
 	if err := priorCfg.Validate(); err != nil {
 		panic("online: prior: " + err.Error())
 	}
+	priorCfg.MostTargets = max(priorCfg.MostTargets, cfg.BirthTargets)
 	t := &Trainer{
 		cfg: cfg, priorCfg: priorCfg, people: who, items: what,
 		store: checkpoints{dir: dir, log: log}, announce: announce, log: log, now: time.Now,
@@ -273,6 +274,7 @@ func (t *Trainer) begin(ctx context.Context) error {
 func (t *Trainer) fit(cp *checkpoint) {
 	c := &cp.state.Config
 	c.Contexts, c.Targets, c.MaxTokens = t.priorCfg.Contexts, t.priorCfg.Targets, t.priorCfg.MaxTokens
+	c.MostTargets = t.priorCfg.MostTargets
 }
 
 // adopt makes st the weights that learn on.
@@ -476,6 +478,13 @@ func (t *Trainer) skip(steps int, lag int64) {
 // stepOn takes one optimizer step whose fresh contexts are of the given events
 // and of which pseudo contexts are pseudo-users'.
 func (t *Trainer) stepOn(ctx context.Context, fresh []Example, pseudo int) error {
+	return t.stepWith(ctx, t.rate(t.step), func(rng *rand.Rand) (*prior.Batch, tally, error) {
+		return t.drawer.batchOf(rng, fresh, pseudo)
+	})
+}
+
+// stepWith takes one optimizer step on the batch that draw returns.
+func (t *Trainer) stepWith(ctx context.Context, lr float64, draw func(*rand.Rand) (*prior.Batch, tally, error)) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -484,7 +493,7 @@ func (t *Trainer) stepOn(ctx context.Context, fresh []Example, pseudo int) error
 		t.drawer.crowd = newCrowd(t.seed, n, t.items.Each)
 	}
 	at := t.step + t.record.Refused + t.record.Undone
-	batch, tally, err := t.drawer.batchOf(stream(t.seed, streamDraw, at), fresh, pseudo)
+	batch, tally, err := draw(stream(t.seed, streamDraw, at))
 	if err != nil {
 		return fmt.Errorf("drawing a batch: %w", err)
 	}
@@ -498,7 +507,6 @@ func (t *Trainer) stepOn(ctx context.Context, fresh []Example, pseudo int) error
 		t.metrics.skipped.Inc()
 		return nil
 	}
-	lr := t.rate(t.step)
 	if t.cfg.Tamper != nil {
 		lr = t.cfg.Tamper(t.record.Events, batch, lr)
 	}
@@ -571,16 +579,21 @@ func (t *Trainer) rest(ctx context.Context, step time.Duration) error {
 }
 
 // rate is the learning rate of the step after n: a linear warm-up, then a cosine
-// from LR to LRMin over DecaySteps. Steps of birth do not count towards the
-// cosine: what events teach is worth the whole of it.
+// from LR to LRMin over DecaySteps. Steps of birth do not count: what events
+// teach is worth the whole of it.
 func (t *Trainer) rate(n int64) float64 {
 	c := t.cfg
-	if n < int64(c.Warmup) {
-		return c.LR * float64(n+1) / float64(c.Warmup)
+	return rate(max(0, n-t.record.Birth), c.Warmup, c.DecaySteps, c.LR, c.LRMin)
+}
+
+// rate rises in a line to high over warmup steps, then falls along a cosine to
+// low, which it reaches at step decay.
+func rate(n int64, warmup, decay int, high, low float64) float64 {
+	switch {
+	case n < int64(warmup):
+		return high * float64(n+1) / float64(warmup)
+	case n >= int64(decay):
+		return low
 	}
-	n = max(0, n-t.record.Birth)
-	if n >= int64(c.DecaySteps) {
-		return c.LRMin
-	}
-	return c.LRMin + (c.LR-c.LRMin)*(1+math.Cos(math.Pi*float64(n)/float64(c.DecaySteps)))/2
+	return low + (high-low)*(1+math.Cos(math.Pi*float64(n)/float64(decay)))/2
 }

@@ -7,18 +7,30 @@ import (
 	"rebeca/internal/ort"
 )
 
-// compiled is a learner's graphs for windows of at most so many slots, with the tensors of a batch of that shape.
+// compiled is a learner's graphs for windows of at most so many slots and contexts of at most so many targets, with the tensors of a
+// batch of that shape.
 //
 // Where all windows of a batch are short, as those of a young service are, the tokens of full windows would be padding that weighs
 // nothing and costs up to half of a step. Which shape runs is a function of the batch alone, so the same batches still give the same
 // weights bit for bit.
+//
+// Where contexts have many targets, their tokens cost next to nothing a target; so there is a shape for those too, of full windows.
 type compiled struct {
+	net      *architecture // whose Targets are those of the shape
 	slots    int
 	step     *ort.Session
 	loss     *ort.Session
 	batch    *batchTensors
+	guess    *ort.Tensor // [R, Dim], of losses
 	gradient *ort.Binding
 	losses   [2]*ort.Binding // of the weights, of their moving average
+}
+
+// withTargets returns the architecture for batches of so many targets a context.
+func (a *architecture) withTargets(n int) *architecture {
+	b := *a
+	b.Targets = n
+	return &b
 }
 
 // shortSlots lists the slots, in rising order, of the shapes for short windows. Kinds other than the mlp have none: their tokens of
@@ -31,9 +43,12 @@ func (a *architecture) shortSlots() []int {
 	return slices.DeleteFunc(short, func(slots int) bool { return 5*slots > 4*a.slots() }) // too near the full shape
 }
 
-// compiledFor returns the smallest shape that takes the windows of a batch, compiled. A window that is too long for all of them is
-// refused when the batch is written.
+// compiledFor returns the smallest shape that takes a batch, compiled. A window that is too long for all of them, or a context of too
+// many targets, is refused when the batch is written.
 func (l *Learner) compiledFor(b *Batch) (*compiled, error) {
+	if l.wide != nil && b.mostTargets() > l.net.Targets {
+		return l.wide, l.compile(l.wide)
+	}
 	longest := 0
 	for _, ctx := range b.Contexts {
 		longest = max(longest, len(ctx))
@@ -46,18 +61,30 @@ func (l *Learner) compiledFor(b *Batch) (*compiled, error) {
 	return l.full, nil
 }
 
+// mostTargets returns the largest number of targets that a context has.
+func (b *Batch) mostTargets() int {
+	counts := make(map[int]int, len(b.Contexts))
+	most := 0
+	for _, t := range b.Targets {
+		counts[t.Context]++
+		most = max(most, counts[t.Context])
+	}
+	return most
+}
+
 // compile makes what c lacks.
 func (l *Learner) compile(c *compiled) (err error) {
 	if c.batch != nil {
 		return nil
 	}
-	if c.step, err = l.net.stepGraph(c.slots).Compile(l.options); err != nil {
+	if c.step, err = c.net.stepGraph(c.slots).Compile(l.options); err != nil {
 		return errors.Join(err, c.close())
 	}
-	if c.loss, err = l.net.lossGraph(c.slots).Compile(l.options); err != nil {
+	if c.loss, err = c.net.lossGraph(c.slots).Compile(l.options); err != nil {
 		return errors.Join(err, c.close())
 	}
-	c.batch = l.net.newBatchTensors(c.slots)
+	c.batch = c.net.newBatchTensors(c.slots)
+	c.guess = ort.NewTensor(int64(c.net.Contexts*c.net.Targets), int64(c.net.Dim))
 	if err := l.bind(c); err != nil {
 		return errors.Join(err, c.close())
 	}
@@ -71,7 +98,7 @@ func (l *Learner) bind(c *compiled) (err error) {
 		return err
 	}
 	for i, which := range []int{flatParams, flatEMA} {
-		if c.losses[i], err = c.loss.Bind(in(which), []*ort.Tensor{l.results[0], l.guess}); err != nil {
+		if c.losses[i], err = c.loss.Bind(in(which), []*ort.Tensor{l.results[0], c.guess}); err != nil {
 			return err
 		}
 	}
@@ -94,6 +121,9 @@ func (c *compiled) close() error {
 	if c.batch != nil {
 		c.batch.close()
 	}
-	*c = compiled{slots: c.slots}
+	if c.guess != nil {
+		c.guess.Close()
+	}
+	*c = compiled{net: c.net, slots: c.slots}
 	return errors.Join(errs...)
 }

@@ -1,7 +1,9 @@
 package prior
 
 import (
+	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"rebeca/internal/ort"
@@ -105,5 +107,55 @@ func TestShortStepAllocatesNothing(t *testing.T) {
 	})
 	if allocs > 0 {
 		t.Errorf("a step makes %v allocations", allocs)
+	}
+}
+
+// TestManyTargetsComputeTheSame holds the shape for contexts of many targets against a learner of that many throughout, and its loss
+// against that of the targets one by one.
+func TestManyTargetsComputeTheSame(t *testing.T) {
+	state := noisyState(t, shortConfig(), 3)
+	of := func(targets, most int) *Learner {
+		s := *state // which a learner does not keep
+		s.Config.Targets, s.Config.MostTargets = targets, most
+		return learnerOf(t, &s)
+	}
+	few, many := of(2, 7), of(7, 0)
+	b := randomBatch(newRand(6), state.Config, 3, 9, 7)
+	b.Targets = b.Targets[2:] // the first context has fewer
+
+	loss, err := few.Loss(b, newRand(7), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, rng := 0., newRand(7)
+	for i := range b.Targets {
+		one, err := few.Loss(&Batch{Contexts: b.Contexts, Targets: b.Targets[i : i+1]}, rng, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += one
+	}
+	if want := sum / float64(len(b.Targets)); math.Abs(loss-want) > 1e-5*want {
+		t.Errorf("the loss of %d targets is %v, one by one %v", len(b.Targets), loss, want)
+	}
+	for _, l := range []*Learner{few, many} {
+		for i := range 3 { // the wide shape between two steps of the other
+			batch := b
+			if i == 1 {
+				batch = windows(state.Config, 4, 9)
+			}
+			if _, err := l.Step(batch, 1e-3, newRand(uint64(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if w := worst(t, few.State().Params, wide(many.State().Params)); w > 1e-4 {
+		t.Errorf("weights differ by %v from those of a learner of many targets", w)
+	}
+	if _, err := few.Step(randomBatch(newRand(6), state.Config, 2, 3, 8), 1e-3, newRand(1)); err == nil || !strings.Contains(err.Error(), "more than 7 targets") {
+		t.Errorf("8 targets a context: %v", err)
+	}
+	if _, err := of(2, 0).Step(b, 1e-3, newRand(1)); err == nil || !strings.Contains(err.Error(), "more than 2 targets") {
+		t.Errorf("without MostTargets: %v", err)
 	}
 }

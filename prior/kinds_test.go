@@ -106,7 +106,7 @@ func TestKindsServeWhatTheyTrain(t *testing.T) {
 		}
 		in := stepInputs(l)
 		setParams(l, in, in["ema"])
-		if w := worst(t, l.guess.Data(), l.net.lossGraph(l.net.slots()).Interpret(in)["prediction"]); w > 1e-5 {
+		if w := worst(t, l.full.guess.Data(), l.net.lossGraph(l.net.slots()).Interpret(in)["prediction"]); w > 1e-5 {
 			t.Errorf("the training graph differs from the interpreter by %.2g", w)
 		}
 		conditions, err := conditionsOf(m, b)
@@ -119,8 +119,8 @@ func TestKindsServeWhatTheyTrain(t *testing.T) {
 			at := noising.draw(make([]float64, cfg.Dim))
 			requests = append(requests, Row{T: at, Label: target.Label, Cond: conditions[target.Context]})
 		}
-		want := make([]float64, len(l.guess.Data()))
-		for i, p := range l.guess.Data() {
+		want := make([]float64, len(l.full.guess.Data()))
+		for i, p := range l.full.guess.Data() {
 			alpha, sigma := math.Sqrt(cfg.AlphaBar(requests[i/cfg.Dim].T)), math.Sqrt(1-cfg.AlphaBar(requests[i/cfg.Dim].T))
 			switch x := float64(l.full.batch.x.Data()[i]); m.Config().Loss.Objective {
 			case objectiveX0:

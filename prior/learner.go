@@ -30,10 +30,10 @@ type Learner struct {
 	schedule *ort.Tensor
 	vectors  *vectors
 	results  [2]*ort.Tensor
-	guess    *ort.Tensor
 	update   optimizer
 	full     *compiled   // for windows of any length
 	shorter  []*compiled // for short windows, by rising slots; compiled when first asked for
+	wide     *compiled   // for contexts of more targets than Targets, compiled when first asked for; nil where there are none
 	spoilt   error       // ErrSpoilt with its cause, once an update has failed
 }
 
@@ -55,7 +55,6 @@ func (l *Learner) build(s *State, o ort.Options) (err error) {
 	l.options = o
 	l.schedule = ort.NewTensor(numSchedule)
 	l.results = [2]*ort.Tensor{ort.NewTensor(1), ort.NewTensor(1)}
-	l.guess = ort.NewTensor(int64(l.net.Contexts*l.net.Targets), int64(l.net.Dim))
 	layout := l.net.layout()
 	if l.vectors, err = layout.newVectors(); err != nil {
 		return err
@@ -67,9 +66,12 @@ func (l *Learner) build(s *State, o ort.Options) (err error) {
 		return err
 	}
 	for _, slots := range l.net.shortSlots() {
-		l.shorter = append(l.shorter, &compiled{slots: slots})
+		l.shorter = append(l.shorter, &compiled{net: l.net, slots: slots})
 	}
-	l.full = &compiled{slots: l.net.slots()}
+	if l.net.MostTargets > l.net.Targets {
+		l.wide = &compiled{net: l.net.withTargets(l.net.MostTargets), slots: l.net.slots()}
+	}
+	l.full = &compiled{net: l.net, slots: l.net.slots()}
 	return l.compile(l.full)
 }
 
@@ -99,7 +101,7 @@ func (l *Learner) stepOn(b *Batch, lr float64, noising noising) (StepStats, erro
 	}
 	c, err := l.compiledFor(b)
 	if err == nil {
-		err = c.batch.set(l.net, l.stats, b, noising)
+		err = c.batch.set(c.net, l.stats, b, noising)
 	}
 	if err != nil {
 		return StepStats{}, fmt.Errorf("training step %d: %w", l.steps+1, err)
@@ -133,7 +135,7 @@ func (l *Learner) Loss(b *Batch, rng *rand.Rand, ema bool) (float64, error) {
 	l.noising.rng = rng
 	c, err := l.compiledFor(b)
 	if err == nil {
-		err = c.batch.set(l.net, l.stats, b, &l.noising)
+		err = c.batch.set(c.net, l.stats, b, &l.noising)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("evaluating loss: %w", err)
@@ -161,13 +163,13 @@ func (l *Learner) State() *State {
 // Close frees the sessions. The learner must not be used afterwards.
 func (l *Learner) Close() error {
 	var errs []error
-	for _, c := range append(l.shorter, l.full) {
+	for _, c := range append(l.shorter, l.full, l.wide) {
 		if c != nil {
 			errs = append(errs, c.close())
 		}
 	}
 	errs = append(errs, l.update.close())
-	tensors := append([]*ort.Tensor{l.schedule, l.guess}, l.results[:]...)
+	tensors := append([]*ort.Tensor{l.schedule}, l.results[:]...)
 	for _, t := range tensors {
 		if t != nil {
 			t.Close()

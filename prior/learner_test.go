@@ -194,7 +194,7 @@ func TestPaddingDoesNotCount(t *testing.T) {
 			row := target.Context*l.net.Targets + counts[target.Context]
 			counts[target.Context]++
 			for d, z := range target.Item {
-				e := float64(l.guess.Data()[row*l.net.Dim+d] - z)
+				e := float64(l.full.guess.Data()[row*l.net.Dim+d] - z)
 				want += e * e / float64(l.net.Dim*len(b.Targets))
 			}
 		}

@@ -25,7 +25,7 @@ func (l *Learner) TargetLosses(b *Batch, rng *rand.Rand, ema []float32) ([]float
 	if err != nil {
 		return nil, fmt.Errorf("evaluating losses: %w", err)
 	}
-	return c.batch.losses(l.net, b, l.guess.Data()), nil
+	return c.batch.losses(c.net, b, c.guess.Data()), nil
 }
 
 // losses are those of the targets of b, the batch that was set last, under predictions [R, Dim].

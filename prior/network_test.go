@@ -294,7 +294,7 @@ func TestParity(t *testing.T) {
 			if err := m.Denoise(got, l.full.batch.x.Data(), requests); err != nil {
 				t.Fatal(err)
 			}
-			if w := worst(t, got, wide(l.guess.Data())); w > 1e-5 {
+			if w := worst(t, got, wide(l.full.guess.Data())); w > 1e-5 {
 				t.Errorf("the model differs from the training graph by %.2g", w)
 			}
 			if cfg.Hidden > 8 {

@@ -185,7 +185,7 @@ func (f *fixture) checkStep(t *testing.T) {
 	if err := l.full.losses[0].Run(); err != nil {
 		t.Fatal(err)
 	}
-	f.within(t, "predictions", l.guess.Data(), f.tensor(t, "prediction"), outputParity)
+	f.within(t, "predictions", l.full.guess.Data(), f.tensor(t, "prediction"), outputParity)
 	f.within(t, "loss", l.results[0].Data(), f.tensor(t, "loss")[:1], outputParity)
 
 	stats, err := l.stepOn(b, 0, f.noising(t, 0))

@@ -71,18 +71,21 @@ type Context []Entry
 
 // Config is the shape of a prior. The zero value of a field is not valid, except where it says so; start from DefaultConfig.
 type Config struct {
-	Kind      string `json:"kind"`            // see Kinds in the package's DESIGN.md; "auto" is resolved by NewState
-	Dim       int    `json:"dim"`             // of item embeddings
-	Hidden    int    `json:"hidden"`          // width of tokens and of the residual stream; a multiple of Heads and even
-	Blocks    int    `json:"blocks"`          // residual blocks of the denoiser
-	Heads     int    `json:"heads"`           // of attention
-	MaxTokens int    `json:"max_tokens"`      // longest context
-	Contexts  int    `json:"contexts"`        // contexts in a training batch
-	Targets   int    `json:"targets"`         // targets of each context in a training batch
-	Timesteps int    `json:"timesteps"`       // of the diffusion
-	Tokens    int    `json:"tokens,omitzero"` // that an embedding is cut into, a divisor of Dim; transformer and reference only, others ignore it
-	Users     int    `json:"users,omitzero"`  // rows of the learned user table; reference and simulation only, 0 for others
-	Loss      Loss   `json:"loss,omitzero"`   // the zero value is DefaultLoss
+	Kind      string `json:"kind"`       // see Kinds in the package's DESIGN.md; "auto" is resolved by NewState
+	Dim       int    `json:"dim"`        // of item embeddings
+	Hidden    int    `json:"hidden"`     // width of tokens and of the residual stream; a multiple of Heads and even
+	Blocks    int    `json:"blocks"`     // residual blocks of the denoiser
+	Heads     int    `json:"heads"`      // of attention
+	MaxTokens int    `json:"max_tokens"` // longest context
+	Contexts  int    `json:"contexts"`   // contexts in a training batch
+	Targets   int    `json:"targets"`    // targets of each context in a training batch
+	// MostTargets, where it is larger than Targets, allows batches whose contexts have more targets, up to so many. It is no part of a
+	// checkpoint, as it leaves no trace in the weights.
+	MostTargets int  `json:"-"`
+	Timesteps   int  `json:"timesteps"`       // of the diffusion
+	Tokens      int  `json:"tokens,omitzero"` // that an embedding is cut into, a divisor of Dim; transformer and reference only, others ignore it
+	Users       int  `json:"users,omitzero"`  // rows of the learned user table; reference and simulation only, 0 for others
+	Loss        Loss `json:"loss,omitzero"`   // the zero value is DefaultLoss
 }
 
 // The kinds of prior.
@@ -161,6 +164,9 @@ func (c Config) Validate() error {
 		if f.value < 1 || f.value > f.max {
 			return fmt.Errorf("%s: %d is not between 1 and %d", f.name, f.value, f.max)
 		}
+	}
+	if c.MostTargets < 0 || c.MostTargets > maxBatch {
+		return fmt.Errorf("most_targets: %d is not between 0 and %d", c.MostTargets, maxBatch)
 	}
 	if c.Hidden%c.Heads != 0 || c.Hidden%2 != 0 {
 		return fmt.Errorf("hidden: %d is not an even multiple of heads (%d)", c.Hidden, c.Heads)

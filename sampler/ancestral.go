@@ -21,7 +21,11 @@ func Ancestral(ctx context.Context, d Denoiser, guidance float64, jobs []Job, pr
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("sampler options: %w", err)
 	}
-	r, err := newRun(d, d.Config(), o, jobs)
+	all := make([]int, len(jobs))
+	for i := range all {
+		all[i] = i
+	}
+	r, err := newRun(d, d.Config(), o, jobs, all)
 	if err != nil {
 		return nil, err
 	}

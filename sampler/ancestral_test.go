@@ -123,7 +123,7 @@ func TestAncestralIsThePublishedSampler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newRun(m, m.Config(), Options{Steps: 1, Guidance: 5, Low: math.Inf(-1), High: math.Inf(1)}, []Job{{Cond: users[0]}})
+	r, err := newRun(m, m.Config(), Options{Steps: 1, Guidance: 5, Low: math.Inf(-1), High: math.Inf(1)}, []Job{{Cond: users[0]}}, []int{0})
 	if err != nil {
 		t.Fatal(err)
 	}

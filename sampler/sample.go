@@ -29,6 +29,7 @@ type Options struct {
 	Guidance float64 // strength inside the interval, above 0 to 100; 1 is the plain conditional model
 	Low      float64 // guidance applies where Low <= ln(alpha/sigma) <= High and is 1 elsewhere;
 	High     float64 // -Inf and +Inf give guidance at every noise level
+	Anchor   Anchor  // of jobs with a Window; the zero value starts all jobs from noise
 }
 
 // DefaultOptions are 8 steps with guidance 4 on [-1.2, 1]: 12 passes a sample, since 4 of the 8 times lie in the interval.
@@ -48,6 +49,9 @@ func (o Options) Validate() error {
 	case o.Low > o.High:
 		return fmt.Errorf("low: %v is above high, %v", o.Low, o.High)
 	}
+	if err := o.Anchor.Validate(); err != nil {
+		return fmt.Errorf("anchor.%w", err)
+	}
 	return nil
 }
 
@@ -57,6 +61,7 @@ type Job struct {
 	Label    prior.Class      // what the embedding should be to the user; ClassNone means StrongPositive
 	Seed     uint64           // all the randomness of the job
 	Guidance float64          // in place of Options.Guidance; 0 means that
+	Window   prior.Context    // what Cond was made of, for Options.Anchor; nil starts from noise. Read only.
 }
 
 // pcgStream keeps the noise of samples apart from other uses of the same seed.
@@ -64,7 +69,7 @@ const pcgStream = 0x7265626563612f73 // "rebeca/s"
 
 // Sample draws one embedding [Dim] for each job, in the catalogue's scale, by DDIM (Song et al., arXiv 2010.02502, eta 0)
 // over Steps times spaced evenly in t from T-1 to 0, with classifier-free guidance limited to an interval of noise levels
-// (Kynkäänniemi et al., arXiv 2404.07724). At each time the rows of all jobs go to d in one call, the conditional ones
+// (Kynkäänniemi et al., arXiv 2404.07724); jobs that Options.Anchor applies to begin at its level instead. At each time the rows of all jobs of a start go to d in one call, the conditional ones
 // first, then the unconditional ones (null label, empty window) of the jobs that need them.
 //
 // A job's result depends on the job, the options and d alone. Options and jobs out of range, an error of d and a value
@@ -74,33 +79,71 @@ func Sample(d Denoiser, o Options, jobs []Job) ([][]float32, error) {
 		return nil, fmt.Errorf("sampler options: %w", err)
 	}
 	cfg := d.Config()
-	if o.Steps > cfg.Timesteps {
-		return nil, fmt.Errorf("sampler options: steps: %d is more than the prior's %d timesteps", o.Steps, cfg.Timesteps)
+	if most := max(o.Steps, o.Anchor.Steps); most > cfg.Timesteps {
+		return nil, fmt.Errorf("sampler options: steps: %d is more than the prior's %d timesteps", most, cfg.Timesteps)
 	}
-	r, err := newRun(d, cfg, o, jobs)
-	if err != nil {
+	var free, anchored []int
+	items := make([][]float32, len(jobs))
+	for i, j := range jobs {
+		if item, ok := o.Anchor.of(j); !ok {
+			free = append(free, i)
+		} else if len(item) != cfg.Dim {
+			return nil, fmt.Errorf("job %d: window entry of %d dimensions for a prior of %d", i, len(item), cfg.Dim)
+		} else {
+			anchored, items[i] = append(anchored, i), item
+		}
+	}
+	out := make([][]float32, len(jobs))
+	draw := func(at []int, first, steps int, items [][]float32) error {
+		if len(at) == 0 {
+			return nil
+		}
+		r, err := newRun(d, cfg, o, jobs, at)
+		if err != nil {
+			return err
+		}
+		if items != nil {
+			r.anchor(items, first)
+		}
+		if err := r.walk(times(first, steps)); err != nil {
+			return err
+		}
+		for i, e := range r.embeddings() {
+			out[at[i]] = e
+		}
+		return nil
+	}
+	if err := draw(free, cfg.Timesteps-1, o.Steps, nil); err != nil {
 		return nil, err
 	}
-	grid := times(cfg.Timesteps, o.Steps)
+	first := o.Anchor.start(cfg)
+	if err := draw(anchored, first, min(o.Anchor.Steps, first+1), items); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// walk takes every job along the grid to the estimate at its end.
+func (r *run) walk(grid []int) error {
 	for k, t := range grid {
 		next := -1
 		if k+1 < len(grid) {
 			next = grid[k+1]
 		}
 		if err := r.step(t, next); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return r.embeddings(), nil
+	return nil
 }
 
-// times spaces n times evenly from T-1, which is all noise, to 0, whose estimate is the sample. It is uniform in t: a
-// grid uniform in ln(alpha/sigma) would put too few points inside the interval of guidance.
-func times(timesteps, n int) []int {
+// times spaces n times evenly from first to 0, whose estimate is the sample. It is uniform in t: a grid uniform in
+// ln(alpha/sigma) would put too few points inside the interval of guidance.
+func times(first, n int) []int {
 	out := make([]int, n)
-	out[0] = timesteps - 1
+	out[0] = first
 	for k := 1; k < n; k++ {
-		out[k] = int(math.Round(float64(timesteps-1) * float64(n-1-k) / float64(n-1)))
+		out[k] = int(math.Round(float64(first) * float64(n-1-k) / float64(n-1)))
 	}
 	return out
 }
@@ -111,8 +154,10 @@ type run struct {
 	d         Denoiser
 	dim       int
 	cfg       prior.Config
+	stats     prior.Stats
 	low, high float64
 
+	at       []int       // [jobs], their places in the call
 	guidance []float32   // [jobs]
 	guided   []int       // jobs with guidance other than 1
 	x        []float32   // [jobs+guided, dim]: x_t of every job, then again of the guided ones
@@ -121,20 +166,22 @@ type run struct {
 	n        int         // jobs
 }
 
-func newRun(d Denoiser, cfg prior.Config, o Options, jobs []Job) (*run, error) {
-	r := &run{d: d, dim: cfg.Dim, cfg: cfg, low: o.Low, high: o.High, n: len(jobs)}
+// newRun prepares the jobs at the given places.
+func newRun(d Denoiser, cfg prior.Config, o Options, jobs []Job, at []int) (*run, error) {
+	r := &run{d: d, dim: cfg.Dim, cfg: cfg, stats: d.Stats(), low: o.Low, high: o.High, at: at, n: len(at)}
 	r.guidance = make([]float32, r.n)
 	r.rows = make([]prior.Row, r.n, 2*r.n)
-	for i, j := range jobs {
+	for i, place := range at {
+		j := jobs[place]
 		g := j.Guidance
 		if g == 0 {
 			g = o.Guidance
 		}
 		if !(g > 0 && g <= maxGuidance) {
-			return nil, fmt.Errorf("job %d: guidance: %v is not above 0 and at most %d", i, j.Guidance, maxGuidance)
+			return nil, fmt.Errorf("job %d: guidance: %v is not above 0 and at most %d", place, j.Guidance, maxGuidance)
 		}
 		if j.Label > prior.NumClasses {
-			return nil, fmt.Errorf("job %d: label: %d is not a class", i, j.Label)
+			return nil, fmt.Errorf("job %d: label: %d is not a class", place, j.Label)
 		}
 		if j.Label == prior.ClassNone {
 			j.Label = prior.StrongPositive
@@ -150,8 +197,8 @@ func newRun(d Denoiser, cfg prior.Config, o Options, jobs []Job) (*run, error) {
 	}
 	r.x = make([]float32, len(r.rows)*r.dim)
 	r.x0 = make([]float32, len(r.rows)*r.dim)
-	for i, j := range jobs {
-		noise(r.x[i*r.dim:(i+1)*r.dim], j.Seed)
+	for i, place := range at {
+		noise(r.x[i*r.dim:(i+1)*r.dim], jobs[place].Seed)
 	}
 	return r, nil
 }
@@ -197,7 +244,7 @@ func (r *run) estimate(t int) error {
 	}
 	for i, v := range r.x0[:r.n*r.dim] {
 		if v-v != 0 {
-			return fmt.Errorf("denoising at t=%d: job %d: the estimate is %v", t, i/r.dim, v)
+			return fmt.Errorf("denoising at t=%d: job %d: the estimate is %v", t, r.at[i/r.dim], v)
 		}
 	}
 	return nil
@@ -237,12 +284,12 @@ func scales(cfg prior.Config, t int) (alpha, sigma float64) {
 	return math.Sqrt(bar), math.Sqrt(1 - bar)
 }
 
+// embeddings returns the results in the order of the run.
 func (r *run) embeddings() [][]float32 {
-	stats := r.d.Stats()
 	out := make([][]float32, r.n)
 	for i := range out {
 		out[i] = make([]float32, r.dim)
-		stats.Denormalize(out[i], r.x[i*r.dim:(i+1)*r.dim])
+		r.stats.Denormalize(out[i], r.x[i*r.dim:(i+1)*r.dim])
 	}
 	return out
 }

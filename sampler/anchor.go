@@ -1,0 +1,101 @@
+package sampler
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sort"
+
+	"rebeca/prior"
+)
+
+// Anchor says how a job that knows its user's window starts: not from noise but
+// from a liked entry of the window, noised to Level. It is on the way already, so
+// few evaluations are left, and where a user has one or two likes it says more of
+// them than the prior has learned to read.
+type Anchor struct {
+	Steps int     // evaluations from there on; 0: every job starts from noise
+	Level float64 // ln(alpha/sigma) of the start: the higher, the nearer samples stay to the entry
+	// Decay draws the entry among the strong positives: one of rank r in the
+	// window has weight exp(-r/Decay), older likes that of the last newest
+	// entry. So after a change of taste the old likes are soon left alone.
+	Decay float64
+}
+
+// maxAnchorLevel bounds the start: beyond it a sample would be a copy.
+const maxAnchorLevel = 3
+
+// Validate names the first field that is out of range.
+func (a Anchor) Validate() error {
+	switch {
+	case a.Steps < 0 || a.Steps > maxSteps:
+		return fmt.Errorf("steps: %d is not within 0 to %d", a.Steps, maxSteps)
+	case a.Steps == 0:
+		return nil
+	case !(math.Abs(a.Level) <= maxAnchorLevel):
+		return fmt.Errorf("level: %v is not within -%d to %d", a.Level, maxAnchorLevel, maxAnchorLevel)
+	case !(a.Decay > 0):
+		return fmt.Errorf("decay: %v is not above 0", a.Decay)
+	}
+	return nil
+}
+
+// anchorStream keeps the draw of an anchor apart from the noise of the seed.
+const anchorStream = 0x7265626563612f61 // "rebeca/a"
+
+// of reports whether j starts from an entry of its window, and from which:
+// a like is asked for and there is one.
+func (a Anchor) of(j Job) (item []float32, ok bool) {
+	if a.Steps == 0 || j.Label != prior.StrongPositive && j.Label != prior.ClassNone {
+		return nil, false
+	}
+	weights, total, rank := make([]float64, len(j.Window)), 0., 0
+	for i, e := range j.Window {
+		if e.Class == prior.StrongPositive {
+			weights[i] = math.Exp(-float64(rank) / a.Decay)
+			total += weights[i]
+		}
+		if !e.Older {
+			rank++
+		}
+	}
+	if !(total > 0) { // none, or all of them too far back for a float
+		return nil, false
+	}
+	x := rand.New(rand.NewPCG(j.Seed, anchorStream)).Float64() * total
+	for i, w := range weights {
+		if w == 0 {
+			continue
+		}
+		item = j.Window[i].Item
+		if x -= w; x < 0 {
+			break
+		}
+	}
+	return item, true
+}
+
+// start is the time whose noise is nearest to Level.
+func (a Anchor) start(c prior.Config) int {
+	if a.Steps == 0 {
+		return 0
+	}
+	// The first time at or below Level, which falls with t; the one before it may be nearer.
+	t := 1 + sort.Search(c.Timesteps-2, func(i int) bool { return c.LogSNR(i+1) <= a.Level })
+	if t > 1 && c.LogSNR(t-1)-a.Level < a.Level-c.LogSNR(t) {
+		t--
+	}
+	return t
+}
+
+// anchor replaces the noise of every job by its item, by place, noised to time t with it.
+func (r *run) anchor(items [][]float32, t int) {
+	z := make([]float32, r.dim)
+	alpha, sigma := scales(r.cfg, t)
+	for k, place := range r.at {
+		r.stats.Normalize(z, items[place])
+		for d, x := range r.x[k*r.dim : (k+1)*r.dim] {
+			r.x[k*r.dim+d] = float32(alpha)*z[d] + float32(sigma)*x
+		}
+	}
+}
