@@ -146,7 +146,7 @@ func (c *Rebeca) sample(ctx context.Context, subjects []Subject, n int, seed uin
 			jobs := make([]sampler.Job, n)
 			rng := random(seed, useControl, i)
 			for k := range jobs {
-				jobs[k] = sampler.Job{Cond: conditions[i], Seed: rng.Uint64()}
+				jobs[k] = sampler.Job{Cond: conditions[i], Window: contexts[i], Seed: rng.Uint64()}
 			}
 			var err error
 			out[i], err = sampler.Sample(c.model, o, jobs)

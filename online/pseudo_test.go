@@ -123,7 +123,7 @@ func TestPseudoWindows(t *testing.T) {
 			withOlder++
 		}
 	}
-	if full < 700 || full > 1000 || withOlder < 600 {
+	if full < 1130 || full > 1330 || withOlder < 1000 { // .614 of 2000 and five standard deviations
 		t.Errorf("%d of 2000 windows are full, %d have older likes", full, withOlder)
 	}
 }
