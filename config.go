@@ -179,6 +179,7 @@ type GenerateConfig struct {
 type TrainConfig struct {
 	Steps      int     `yaml:"steps"`       // optimizer steps per 64 events
 	LR         float64 `yaml:"lr"`          // peak learning rate
+	BornLR     float64 `yaml:"born_lr"`     // the same once the steps of birth are taken
 	LRMin      float64 `yaml:"lr_min"`      // final learning rate
 	DecaySteps int     `yaml:"decay_steps"` // steps from the peak to the final rate
 	Splice     float64 `yaml:"splice"`      // share of contexts with another user's past
@@ -272,7 +273,7 @@ func DefaultConfig() Config {
 			Debounce: 50 * time.Millisecond, MaxWait: 200 * time.Millisecond, MaxAge: 10 * time.Minute, Count: 1,
 		},
 		Train: TrainConfig{
-			Steps: t.Steps, LR: t.LR, LRMin: t.LRMin, DecaySteps: t.DecaySteps, Splice: t.Splice,
+			Steps: t.Steps, LR: t.LR, BornLR: t.BornLR, LRMin: t.LRMin, DecaySteps: t.DecaySteps, Splice: t.Splice,
 			MaxLag: t.MaxLag, BirthSteps: t.BirthSteps, BirthTargets: t.BirthTargets, BirthLR: t.BirthLR,
 			PseudoShare: t.PseudoShare, Seed: t.Seed, Threads: t.Threads,
 		},
@@ -507,7 +508,7 @@ func (c Config) rules() table.Rules {
 
 func (c Config) onlineConfig() online.Config {
 	o, t := online.DefaultConfig(), c.Train
-	o.Steps, o.LR, o.LRMin, o.DecaySteps = t.Steps, t.LR, t.LRMin, t.DecaySteps
+	o.Steps, o.LR, o.BornLR, o.LRMin, o.DecaySteps = t.Steps, t.LR, t.BornLR, t.LRMin, t.DecaySteps
 	o.Splice, o.MaxLag, o.Seed, o.Threads = t.Splice, t.MaxLag, t.Seed, t.Threads
 	o.BirthSteps, o.BirthTargets, o.BirthLR, o.PseudoShare = t.BirthSteps, t.BirthTargets, t.BirthLR, t.PseudoShare
 	o.Provider, o.Spin = c.ONNXRuntime.Provider, c.ONNXRuntime.Spin

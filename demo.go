@@ -103,7 +103,7 @@ func (d *Demo) serviceConfig(brokerAddr, dir string) Config {
 	c.HTTP.Listen = d.config.Listen
 	// A minute's events are few: the cores learn more from each than the
 	// default takes, and the general lesson of birth is kept short for that.
-	c.Train.Steps, c.Train.BirthSteps = 6, 400
+	c.Train.Steps, c.Train.BirthSteps, c.Train.BirthTargets = 6, 400, 8
 	c.ONNXRuntime.Library = d.config.Library
 	return c
 }

@@ -41,8 +41,12 @@ type Config struct {
 	LikedWeight  float64
 
 	// LR is the learning rate after Warmup steps; it falls along a cosine to
-	// LRMin over the first DecaySteps steps and stays there.
+	// LRMin over the first DecaySteps steps and stays there. BornLR stands in
+	// its place for a prior that pseudo-users have taught: much of what it knows
+	// is more general than a stream, and is not to be lost to one. While birth is
+	// under way the rate lies between the two.
 	LR, LRMin  float64
+	BornLR     float64
 	Warmup     int
 	DecaySteps int
 
@@ -64,7 +68,7 @@ type Config struct {
 	// they cost only drawing, and share the tokens of their window.
 	BirthTargets int
 	// BirthLR is the learning rate of birth after Warmup steps; it falls along a
-	// cosine to LRMin over BirthSteps.
+	// cosine to LRMin over BirthSteps. Rates below LRMin are LRMin.
 	BirthLR float64
 	// PseudoShare is the share of contexts of every later step that are
 	// pseudo-users'. Neither applies to a catalogue below MinItems.
@@ -126,8 +130,8 @@ func DefaultConfig() Config {
 		Steps: 2, Round: 64,
 		FreshShare: .5, Splice: .2, SpliceNewest: 28, Thinned: .5, LabelDropout: .12, WindowDropout: .17,
 		TargetNewest: 28, TargetDecay: 8, LikedWeight: 4,
-		LR: 1e-3, LRMin: 1e-4, Warmup: 50, DecaySteps: 2000,
-		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, BirthTargets: 32, BirthLR: 1.5e-3, PseudoShare: .1,
+		LR: 1e-3, BornLR: 3e-4, LRMin: 1e-4, Warmup: 50, DecaySteps: 2000,
+		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, BirthTargets: 32, BirthLR: 1.5e-3, PseudoShare: .25,
 		Idle: 2 * time.Second, AnnounceEvery: 10 * time.Second, AnnounceSteps: 256, Keep: 5,
 		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256,
 		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, Seed: 1, Threads: 1,
@@ -143,7 +147,7 @@ func (c Config) Validate() error {
 	}{
 		{"steps", float64(c.Steps)}, {"round", float64(c.Round)}, {"splice_newest", float64(c.SpliceNewest)},
 		{"target_newest", float64(c.TargetNewest)}, {"target_decay", c.TargetDecay}, {"liked_weight", c.LikedWeight},
-		{"lr", c.LR}, {"birth_lr", c.BirthLR}, {"birth_targets", float64(c.BirthTargets)}, {"decay_steps", float64(c.DecaySteps)},
+		{"lr", c.LR}, {"born_lr", c.BornLR}, {"birth_lr", c.BirthLR}, {"birth_targets", float64(c.BirthTargets)}, {"decay_steps", float64(c.DecaySteps)},
 		{"min_items", float64(c.MinItems)}, {"stats_items", float64(c.StatsItems)},
 		{"first_events", float64(c.FirstEvents)}, {"first_steps", float64(c.FirstSteps)},
 		{"idle", float64(c.Idle)}, {"announce_every", float64(c.AnnounceEvery)},
@@ -170,8 +174,6 @@ func (c Config) Validate() error {
 		return fmt.Errorf("window_dropout: %v is below label_dropout (%v): a context whose labels are dropped is emptied too", c.WindowDropout, c.LabelDropout)
 	case !(c.LRMin >= 0 && c.LRMin <= c.LR):
 		return fmt.Errorf("lr_min: %v is not in [0, lr]", c.LRMin)
-	case c.BirthLR < c.LRMin:
-		return fmt.Errorf("birth_lr: %v is below lr_min (%v)", c.BirthLR, c.LRMin)
 	case c.BirthSteps < 0:
 		return fmt.Errorf("birth_steps: %d is negative", c.BirthSteps)
 	case c.Warmup < 0:

@@ -579,16 +579,21 @@ func (t *Trainer) rest(ctx context.Context, step time.Duration) error {
 }
 
 // rate is the learning rate of the step after n: a linear warm-up, then a cosine
-// from LR to LRMin over DecaySteps. Steps of birth do not count: what events
-// teach is worth the whole of it.
+// from LR to LRMin over DecaySteps, or from BornLR as far as pseudo-users have
+// been the teachers. Steps of birth do not count: what events teach is worth the
+// whole of it.
 func (t *Trainer) rate(n int64) float64 {
-	c := t.cfg
-	return rate(max(0, n-t.record.Birth), c.Warmup, c.DecaySteps, c.LR, c.LRMin)
+	c, born := t.cfg, 0.
+	if c.BirthSteps > 0 {
+		born = min(1, float64(t.record.Birth)/float64(c.BirthSteps))
+	}
+	return rate(max(0, n-t.record.Birth), c.Warmup, c.DecaySteps, c.LR+(c.BornLR-c.LR)*born, c.LRMin)
 }
 
 // rate rises in a line to high over warmup steps, then falls along a cosine to
-// low, which it reaches at step decay.
+// low, which it reaches at step decay. A high below low is low.
 func rate(n int64, warmup, decay int, high, low float64) float64 {
+	high = max(high, low)
 	switch {
 	case n < int64(warmup):
 		return high * float64(n+1) / float64(warmup)

@@ -32,8 +32,11 @@ type Options struct {
 	Anchor   Anchor  // of jobs with a Window; the zero value starts all jobs from noise
 }
 
-// DefaultOptions are 8 steps with guidance 4 on [-1.2, 1]: 12 passes a sample, since 4 of the 8 times lie in the interval.
-func DefaultOptions() Options { return Options{Steps: 8, Guidance: 4, Low: -1.2, High: 1} }
+// DefaultOptions are 8 steps with guidance 4 on [-1.2, 1]: 12 passes a sample, since 4 of the 8 times lie in the interval. Where there
+// is a like to start from, 4 steps from -1.
+func DefaultOptions() Options {
+	return Options{Steps: 8, Guidance: 4, Low: -1.2, High: 1, Anchor: Anchor{Steps: 4, Level: -1, Decay: 8}}
+}
 
 // Validate names the first field that is out of range.
 func (o Options) Validate() error {
