@@ -186,26 +186,30 @@ func TestBornOfTheCatalogue(t *testing.T) {
 }
 
 // TestBirthHasItsOwnRates holds both schedules: birth's falls over its own
-// steps, and leaves the stream's whole.
+// steps and uses up nothing of the stream's, whose peak it lowers as it goes on.
 func TestBirthHasItsOwnRates(t *testing.T) {
 	w := newClusters(1, 3, 60)
 	cfg := DefaultConfig()
 	cfg.BirthSteps = 700
 	tr := newTrainer(cfg, smallPrior(), w, w.shop, t.TempDir(), nil, nil, nil)
-	first, middle := tr.rate(0), tr.rate(500)
+	peak := int64(cfg.Warmup)
+	near := func(what string, got, want float64) {
+		t.Helper()
+		if math.Abs(got-want) > .02*want {
+			t.Errorf("%s: the rate is %v, expected %v", what, got, want)
+		}
+	}
+	near("unborn", tr.rate(peak), cfg.LR)
+	near("the peak of birth", tr.birthRate(peak), cfg.BirthLR)
+	near("the end of birth", tr.birthRate(699), cfg.LRMin)
+	tr.record.Birth = 350
+	near("half way", tr.rate(350+peak), (cfg.LR+cfg.BornLR)/2)
 	tr.record.Birth = 700
-	if got := tr.rate(700); got != first {
-		t.Errorf("the first step after birth has rate %v, without birth %v", got, first)
-	}
-	if got := tr.rate(1200); got != middle {
-		t.Errorf("500 steps after birth the rate is %v, without birth %v", got, middle)
-	}
-	if got := tr.birthRate(int64(cfg.Warmup)); math.Abs(got-cfg.BirthLR) > .02*cfg.BirthLR {
-		t.Errorf("the peak of birth's rate is %v, expected %v", got, cfg.BirthLR)
-	}
-	if got := tr.birthRate(699); math.Abs(got-cfg.LRMin) > .01*cfg.LRMin {
-		t.Errorf("birth ends at rate %v, expected %v", got, cfg.LRMin)
-	}
+	near("the first step after birth", tr.rate(700), cfg.BornLR/float64(cfg.Warmup))
+	near("born", tr.rate(700+peak), cfg.BornLR)
+	near("the end of the stream's cosine", tr.rate(700+int64(cfg.DecaySteps)), cfg.LRMin)
+	tr.cfg.BornLR = 0
+	near("a rate below the lowest", tr.rate(700+peak), cfg.LRMin)
 }
 
 // TestSmallCatalogueIsNotBornAgain is born of events below MinItems; when the
