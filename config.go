@@ -106,6 +106,10 @@ type RegistryConfig struct {
 	// CAFile holds the certificates, in PEM, that an https:// registry is
 	// trusted by; empty: the system's.
 	CAFile string `yaml:"ca_file"`
+	// CertFile and KeyFile, both in PEM or none, are this client's certificate,
+	// with those that lead from it to the registry's authority, and its key.
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
 }
 
 // TopicConfig gives the topics' names; each default is its key.

@@ -57,18 +57,10 @@ func (p *pace) wait(ctx context.Context, n int) error {
 	if p == nil || p.rate <= 0 || n == 0 {
 		return nil // a replay, or no bound
 	}
-	d := p.take(n)
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	over, cancel := context.WithTimeout(ctx, p.take(n))
+	defer cancel()
+	<-over.Done()
+	return ctx.Err()
 }
 
 // take pays for n records and returns how long to wait before they are folded.

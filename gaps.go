@@ -70,6 +70,9 @@ func (s *Service) onTrainGap(g *consumer.GapError) error {
 	return nil
 }
 
+// codeRegistry is of a partition that waits for the schema registry.
+const codeRegistry = "registry_unavailable"
+
 // stoppedReasons says which partitions stand still and why, in order.
 func (s *Service) stoppedReasons() []web.Stopped {
 	out := []web.Stopped{}
@@ -79,6 +82,8 @@ func (s *Service) stoppedReasons() []web.Stopped {
 		switch {
 		case errors.As(err, &gap):
 			code = strings.ReplaceAll(string(gap.Kind), " ", "_")
+		case errors.As(err, new(*otherTrainer)):
+			code = "other_trainer"
 		case errors.Is(err, consumer.ErrNotOwner):
 			code = "not_owner"
 		}
@@ -94,6 +99,9 @@ func (s *Service) stoppedReasons() []web.Stopped {
 		add(name, err)
 	}
 	s.mu.Unlock()
+	for name, why := range s.registry.waiting() {
+		out = append(out, web.Stopped{Partition: name, Code: codeRegistry, Message: why})
+	}
 	slices.SortFunc(out, func(a, b web.Stopped) int { return strings.Compare(a.Partition, b.Partition) })
 	return out
 }

@@ -150,7 +150,7 @@ func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error { return s.follow(ctx) })
 	}
 	if s.trainer != nil {
-		g.Go(func() error { return s.trainer.Run(ctx) })
+		g.Go(func() error { return s.learn(ctx) })
 		g.Go(func() error { return s.awaitCatalogue(ctx) })
 	}
 }

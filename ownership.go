@@ -107,15 +107,9 @@ type place struct {
 // and the group, in this order: the group never tells of an epoch that the
 // state does not know of. It returns ctx's error when ctx ends first.
 func (s *Service) claim(ctx context.Context, sh *shard) (place, error) {
-	var seen *consumer.Claim
-	var since time.Time
+	var watch silence
 	for {
-		at, err := s.claimOnce(ctx, sh, func(found *consumer.Claim) bool {
-			if seen == nil || found == nil || found.State != seen.State || !found.At.Equal(seen.At) {
-				seen, since = found, time.Now()
-			}
-			return time.Since(since) >= s.lease
-		})
+		at, err := s.claimOnce(ctx, sh, &watch)
 		if err == nil {
 			return at, nil
 		}
@@ -145,9 +139,9 @@ type tableError struct{ err error }
 func (e *tableError) Error() string { return e.err.Error() }
 func (e *tableError) Unwrap() error { return e.err }
 
-// claimOnce tries to take the partition. silent is asked whether the claim
-// found has not been renewed for long.
-func (s *Service) claimOnce(ctx context.Context, sh *shard, silent func(*consumer.Claim) bool) (place, error) {
+// claimOnce tries to take the partition. watch knows how long the claim found
+// has not been renewed.
+func (s *Service) claimOnce(ctx context.Context, sh *shard, watch *silence) (place, error) {
 	t, group, p := s.config.Kafka.Topics, s.config.groupName(), sh.id
 	local, held, err := s.table.ClaimOf(p)
 	if err != nil {
@@ -159,7 +153,7 @@ func (s *Service) claimOnce(ctx context.Context, sh *shard, silent func(*consume
 	}
 	found := committed[p].Claim
 	me := s.owner()
-	epoch, err := me.judge(p, standing{local: local, held: held, found: found, assigned: sh.as.Member != "", silent: silent(found)})
+	epoch, err := me.judge(p, standing{local: local, held: held, found: found, assigned: sh.as.Member != "", silent: watch.over(found, s.lease)})
 	if err != nil {
 		return place{}, err
 	}
@@ -218,10 +212,11 @@ func (s *Service) owned(ctx context.Context, sh *shard) error {
 
 // keepClaims renews the claims of all partitions served, with the offsets that
 // lag tools show, and lets go of those that somebody else has taken.
+// It learns at the same time who has the others.
 func (s *Service) keepClaims(ctx context.Context) error {
 	return every(ctx, s.lease/4, func() {
 		held := s.claimed()
-		if len(held) == 0 {
+		if len(held) == 0 && !s.config.divided() {
 			return
 		}
 		if err := s.renew(ctx, held); err != nil && ctx.Err() == nil {
@@ -231,14 +226,12 @@ func (s *Service) keepClaims(ctx context.Context) error {
 }
 
 func (s *Service) renew(ctx context.Context, held []*shard) error {
-	ids := make([]int32, len(held))
-	for i, sh := range held {
-		ids[i] = sh.id
-	}
-	committed, err := s.client.Committed(ctx, s.config.groupName(), s.config.Kafka.Topics.Feedback, ids)
+	all := Config{Kafka: s.config.Kafka}.static()
+	committed, err := s.client.Committed(ctx, s.config.groupName(), s.config.Kafka.Topics.Feedback, all)
 	if err != nil {
 		return err
 	}
+	s.setNeighbours(committed)
 	me, still := s.owner(), held[:0]
 	for _, sh := range held {
 		if err := me.lost(sh.id, sh.currentClaim(), committed[sh.id].Claim); err != nil {
@@ -248,6 +241,32 @@ func (s *Service) renew(ctx context.Context, held []*shard) error {
 		still = append(still, sh)
 	}
 	return s.commitShards(ctx, still, false)
+}
+
+// setNeighbours notes under which URL the owners of other partitions are
+// reached.
+func (s *Service) setNeighbours(committed map[int32]consumer.Committed) {
+	urls := map[int32]string{}
+	for p, at := range committed {
+		if c := at.Claim; c != nil && c.State != s.table.State() && !c.Released {
+			urls[p] = c.URL
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.neighbours = urls
+}
+
+// neighbour returns the URL of the owner of another partition: the one that it
+// gave when it renewed its claim last, else that of the configuration; empty
+// where neither is there.
+func (s *Service) neighbour(partition int32) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u := s.neighbours[partition]; u != "" {
+		return u
+	}
+	return s.config.peerOf(partition)
 }
 
 // commitShards commits offset and claim of each partition, and of requests the

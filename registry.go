@@ -56,7 +56,36 @@ func (c RegistryConfig) validate() (errs []error) {
 	if (c.Username == "") != (c.PasswordFile == "") {
 		errs = append(errs, errors.New("registry.username: goes with registry.password_file: set both or none"))
 	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		errs = append(errs, errors.New("registry.cert_file: goes with registry.key_file: set both or none"))
+	}
 	return errs
+}
+
+// tlsConfig reads the certificates; nil where the system's do.
+func (c RegistryConfig) tlsConfig() (*tls.Config, error) {
+	if c.CAFile == "" && c.CertFile == "" {
+		return nil, nil
+	}
+	out := new(tls.Config)
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("registry.ca_file: %w", err)
+		}
+		out.RootCAs = x509.NewCertPool()
+		if !out.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("registry.ca_file: %s holds no certificate in PEM", c.CAFile)
+		}
+	}
+	if c.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("registry.cert_file and key_file: %w", err)
+		}
+		out.Certificates = []tls.Certificate{pair}
+	}
+	return out, nil
 }
 
 // registry finds schemas by their ids and keeps them. A registry that is away
@@ -87,16 +116,9 @@ func (c Config) newRegistry(log *slog.Logger) (*registry, error) {
 	}
 	options := []sr.ClientOpt{sr.URLs(rc.URL), sr.UserAgent("rebeca")}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if rc.CAFile != "" {
-		pem, err := os.ReadFile(rc.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("registry.ca_file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("registry.ca_file: %s holds no certificate in PEM", rc.CAFile)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+	var err error
+	if transport.TLSClientConfig, err = rc.tlsConfig(); err != nil {
+		return nil, err
 	}
 	transport.IdleConnTimeout, transport.MaxIdleConnsPerHost = registryIdle, 16
 	options = append(options, sr.HTTPClient(&http.Client{Timeout: registryTimeout, Transport: transport}))
@@ -163,17 +185,14 @@ func (g *registry) note(partition string, id uint32, err error) {
 	}
 }
 
-// waiting returns why partitions wait.
-func (g *registry) waiting() (out []string) {
+// waiting returns why partitions wait, by topic[partition].
+func (g *registry) waiting() map[string]string {
 	if g == nil {
 		return nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, why := range g.waits {
-		out = append(out, why)
-	}
-	return out
+	return maps.Clone(g.waits)
 }
 
 // find returns what is known of an id or else asks. An error says that the

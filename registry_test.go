@@ -28,14 +28,14 @@ import (
 
 // fakeRegistry is a registry behind HTTP with the shipped schemas, Avro under odd ids and Protobuf under even ones.
 type fakeRegistry struct {
-	t     *testing.T
+	t     testing.TB
 	fake  *srfake.Registry
 	asked atomic.Int64
 	// away is what it answers instead, 0 for nothing.
 	away atomic.Int64
 }
 
-func newFakeRegistry(t *testing.T) *fakeRegistry {
+func newFakeRegistry(t testing.TB) *fakeRegistry {
 	f := &fakeRegistry{t: t, fake: srfake.New(srfake.WithAuth("Basic dTpzZWNyZXQ="))} // u:secret
 	t.Cleanup(f.fake.Close)
 	for i, topic := range []string{"feedback", "items", "requests"} {
@@ -53,7 +53,7 @@ func newFakeRegistry(t *testing.T) *fakeRegistry {
 	return f
 }
 
-func shippedSchema(t *testing.T, name string) string {
+func shippedSchema(t testing.TB, name string) string {
 	t.Helper()
 	b, err := fs.ReadFile(schemas.Files, name)
 	if err != nil {
@@ -97,7 +97,7 @@ func (f *fakeRegistry) writers() []writer {
 	}}}
 }
 
-func eventOf(t *testing.T, text []byte) (e schemas.Feedback) {
+func eventOf(t testing.TB, text []byte) (e schemas.Feedback) {
 	if err := json.Unmarshal(text, &e); err != nil {
 		t.Fatal(err)
 	}
@@ -163,12 +163,15 @@ func TestRegistryThroughTheService(t *testing.T) {
 				t.Errorf("%d: not ready because of %+v", code, r)
 			}
 		}
+		if st := svc.Status().Stopped; len(st) != 1 || st[0].Code != codeRegistry || !strings.HasPrefix(st[0].Partition, "feedback[") || !strings.Contains(st[0].Message, fake.fake.URL()) {
+			t.Errorf("%d: /v1/status says %+v", code, st)
+		}
 		if n := svc.metrics.eventsN.Load(); n != before || svc.metrics.deadN.Load() != 0 {
 			t.Errorf("%d: %d events more and %d dead letters while the registry is away", code, n-before, svc.metrics.deadN.Load())
 		}
 		fake.away.Store(0)
 		s.until("folded", func() bool { return svc.metrics.eventsN.Load() == before+1 })
-		s.until("ready again", func() bool { return len(svc.Ready()) == 0 })
+		s.until("ready again", func() bool { return len(svc.Ready()) == 0 && len(svc.Status().Stopped) == 0 })
 	}
 	asked := fake.asked.Load()
 	for _, w := range append(both, writers(t)...) {

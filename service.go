@@ -96,11 +96,13 @@ type Service struct {
 	lease     time.Duration         // claimLease, shorter in tests
 	heartbeat time.Duration         // of a group's member; 0 for its default, shorter in tests
 
-	mu       sync.Mutex
-	shards   map[int32]*shard // guarded by mu; the partitions in hand
-	assigned bool             // guarded by mu; it is known which partitions these are
-	stopped  map[string]error // guarded by mu; stopped partitions by topic[partition]
-	serving  chan struct{}    // closed when the HTTP door listens
+	mu         sync.Mutex
+	shards     map[int32]*shard // guarded by mu; the partitions in hand
+	assigned   bool             // guarded by mu; it is known which partitions these are
+	stopped    map[string]error // guarded by mu; stopped partitions by topic[partition], and the trainer
+	neighbours map[int32]string // guarded by mu; URLs of other partitions' owners
+	leading    consumer.Claim   // guarded by mu; the trainer's, when it was committed last
+	serving    chan struct{}    // closed when the HTTP door listens
 }
 
 // New returns a service that has done nothing yet. The configuration must be
@@ -333,6 +335,9 @@ func (s *Service) openDoor(token string) error {
 
 // announce is the trainer's way to the prior topic.
 func (s *Service) announce(ctx context.Context, v schemas.PriorVersion) error {
+	if err := s.mayAnnounce(ctx); err != nil {
+		return err
+	}
 	value, err := v.Encode()
 	if err != nil {
 		return fmt.Errorf("encoding prior version %s: %w", v.Version, err)

@@ -329,7 +329,7 @@ func (s *Service) answers(partition int32) error {
 	sh := s.shard(partition)
 	if sh == nil {
 		e := &web.Error{Code: web.CodeNotOwner, Message: fmt.Sprintf("partition %d of this user is another worker's", partition)}
-		if e.Owner = s.config.peerOf(partition); e.Owner != "" {
+		if e.Owner = s.neighbour(partition); e.Owner != "" {
 			e.Message += ": ask " + e.Owner
 		}
 		return e
@@ -338,7 +338,7 @@ func (s *Service) answers(partition int32) error {
 	case stateServing:
 		return nil
 	case stateStopped:
-		return &web.Error{Code: web.CodeNotOwner, Message: why.Error(), Owner: s.config.peerOf(partition)}
+		return &web.Error{Code: web.CodeNotOwner, Message: why.Error(), Owner: s.neighbour(partition)}
 	case stateCatching:
 		feedback, _, _ := sh.parts()
 		message := fmt.Sprintf("partition %d of this user catches up with the log", partition)

@@ -155,7 +155,11 @@ func (s *Service) Ready() []web.Reason {
 	var out []web.Reason
 	s.mu.Lock()
 	for name, err := range s.stopped {
-		out = append(out, web.Reason{Code: "partition_stopped", Message: fmt.Sprintf("%s: %v", name, err)})
+		code := "partition_stopped"
+		if name == trainerName {
+			code = "trainer_stopped"
+		}
+		out = append(out, web.Reason{Code: code, Message: fmt.Sprintf("%s: %v", name, err)})
 	}
 	assigned := s.assigned
 	s.mu.Unlock()
@@ -174,7 +178,7 @@ func (s *Service) Ready() []web.Reason {
 		}
 	}
 	for _, why := range s.registry.waiting() {
-		out = append(out, web.Reason{Code: "registry_unavailable", Message: why})
+		out = append(out, web.Reason{Code: codeRegistry, Message: why})
 	}
 	slices.SortFunc(out, func(a, b web.Reason) int { return strings.Compare(a.Message, b.Message) })
 	switch {

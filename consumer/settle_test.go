@@ -75,6 +75,16 @@ func drained(state *table.Table) func() bool {
 	return func() bool { intents, messages := state.Depths(); return intents == 0 && messages == 0 }
 }
 
+// sendAll runs a relay until the outbox of its state is empty.
+func sendAll(t *testing.T, r *Relay, state *table.Table) {
+	t.Helper()
+	stop := runRelay(t, r)
+	eventually(t, "an empty outbox", drained(state))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // committed reads a partition at read_committed, by another library, to its present end.
 func committed(t *testing.T, address string, c *Client, topic string, partition int32) (out []*kgo.Record) {
 	t.Helper()
@@ -165,11 +175,7 @@ func TestCrashBetweenAcknowledgementAndTrim(t *testing.T) {
 			}
 			kills++
 		} else {
-			stop := runRelay(t, r)
-			eventually(t, "an empty outbox", drained(state))
-			if err := stop(); err != nil {
-				t.Fatal(err)
-			}
+			sendAll(t, r, state)
 		}
 		if life%3 != 2 && life > 0 && len(told) == 0 {
 			t.Errorf("life %d told of nothing", life)
@@ -196,11 +202,7 @@ func TestRestoredSnapshotSendsNothingAgain(t *testing.T) {
 	c, topics := newClient(t, b), relayTopics(t, b)
 	state := openTable(t, t.TempDir())
 	live := func(state *table.Table) {
-		stop := runRelay(t, &Relay{Client: c, TransactionalID: "test-0", Outbox: state, Topics: topics, Partition: partition})
-		eventually(t, "an empty outbox", drained(state))
-		if err := stop(); err != nil {
-			t.Fatal(err)
-		}
+		sendAll(t, &Relay{Client: c, TransactionalID: "test-0", Outbox: state, Topics: topics, Partition: partition}, state)
 	}
 	ask(t, state, partition, 0, n, "1")
 	live(state)

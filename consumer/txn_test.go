@@ -237,11 +237,7 @@ func killedWithin(t *testing.T, g *stage, key protocol.ApiKey, n int, f fate) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	stop := runRelay(t, g.sender(t, state).Relay)
-	eventually(t, "an empty outbox", drained(state))
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
+	sendAll(t, g.sender(t, state).Relay, state)
 	g.check(t, images, 2)
 }
 
@@ -461,11 +457,7 @@ func TestStoodStillWithinATransaction(t *testing.T) {
 		}
 		return passes
 	})
-	stop := runRelay(t, s.Relay)
-	eventually(t, "an empty outbox", drained(state))
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
+	sendAll(t, s.Relay, state)
 	if got := s.Stats().Retries; got == 0 {
 		t.Error("the coordinator did not end the transaction")
 	}

@@ -511,11 +511,11 @@ func (t *Trainer) stepWith(ctx context.Context, lr float64, draw func(*rand.Rand
 		lr = t.cfg.Tamper(t.record.Events, batch, lr)
 	}
 	stats, err := t.learner.Step(batch, lr, stream(t.seed, streamNoise, at))
-	if errors.Is(err, prior.ErrSpoilt) {
-		return err // nothing of these weights may become a version
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, prior.ErrNotFinite):
 		return t.refuse(err)
+	case err != nil:
+		return err // the runtime's failure, or weights of which nothing may become a version
 	}
 	if math.IsNaN(stats.Loss) || math.IsInf(stats.Loss, 0) {
 		return t.refuse(fmt.Errorf("the loss is %v", stats.Loss))

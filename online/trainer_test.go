@@ -500,7 +500,7 @@ func TestRefusedStepsAreCountedAndTrainingGoesOn(t *testing.T) {
 	s := newStation(t, quick(), w, t.TempDir())
 	s.spied(func(step int) error {
 		if step == 2 || step == 6 {
-			return errors.New("the loss is not a number")
+			return fmt.Errorf("training step: %w", prior.ErrNotFinite)
 		}
 		return nil
 	})
@@ -512,20 +512,27 @@ func TestRefusedStepsAreCountedAndTrainingGoesOn(t *testing.T) {
 	}
 }
 
-// TestSpoiltWeightsEndTheTrainer: an update that failed half way is no refused step, and what it left becomes no version.
-func TestSpoiltWeightsEndTheTrainer(t *testing.T) {
+// TestFailedStepsEndTheTrainer: an update that failed half way is no refused step, nor is one that the runtime could not take, and what
+// they left becomes no version.
+func TestFailedStepsEndTheTrainer(t *testing.T) {
+	for _, failure := range []error{prior.ErrSpoilt, errors.New("out of memory")} {
+		t.Run(failure.Error(), func(t *testing.T) { failedStepEnds(t, failure) })
+	}
+}
+
+func failedStepEnds(t *testing.T, failure error) {
 	w := newClusters(1, 3, 60)
 	dir := t.TempDir()
 	s := newStation(t, quick(), w, dir)
 	s.spied(func(step int) error {
 		if step == 3 {
-			return fmt.Errorf("training step 3: %w", prior.ErrSpoilt)
+			return fmt.Errorf("training step 3: %w", failure)
 		}
 		return nil
 	})
 	s.CatalogueReady()
 	s.push(w.events(64, 9))
-	if err := s.Run(t.Context()); !errors.Is(err, prior.ErrSpoilt) {
+	if err := s.Run(t.Context()); !errors.Is(err, failure) {
 		t.Errorf("the trainer ended with %v", err)
 	}
 	if st := s.Status(); st.Refused != 0 || st.Step != 2 || len(s.heard()) != 0 {

@@ -25,6 +25,9 @@ func child(dir string) int {
 	if point := os.Getenv(childPoint); point != "" {
 		return childAtPoint(dir, point)
 	}
+	if at := os.Getenv(childAdopt); at != "" {
+		return adoptingChild(dir, at)
+	}
 	o := options(dir)
 	o.CacheBytes = 7 * 2000
 	table, err := Open(o)

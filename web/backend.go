@@ -129,8 +129,8 @@ type Status struct {
 
 // Stopped is a partition that stands still.
 type Stopped struct {
-	Partition string `json:"partition"` // topic[number]
-	Code      string `json:"code"`      // gap, recreated, other_record, not_owner or stopped
+	Partition string `json:"partition"` // topic[number], or trainer
+	Code      string `json:"code"`      // gap, recreated, other_record, not_owner, other_trainer, registry_unavailable or stopped
 	Message   string `json:"message"`   // what is missing and what to do
 }
 

@@ -32,7 +32,8 @@ const settle = 3 * time.Minute
 // service is a configuration of the binary, and the process while it runs.
 type service struct {
 	binary, config, listen, log string
-	worker                      bool // it does not train
+	kafka                       string // further keys of kafka, each behind a comma
+	worker                      bool   // it does not train
 	process                     *process.Process
 }
 
@@ -61,8 +62,8 @@ func configure(t *testing.T, address string, more ...string) *service {
 // write writes the configuration, anew where there is one.
 func (s *service) write(t *testing.T, address, state string, more ...string) {
 	t.Helper()
-	text := fmt.Sprintf("kafka: {brokers: [%q]}\nstate: {dir: %q}\nprior: {dim: %d}\nhttp: {listen: %q, advertise: %q}\n%s\n",
-		address, state, dim, s.listen, s.url(), strings.Join(more, "\n"))
+	text := fmt.Sprintf("kafka: {brokers: [%q]%s}\nstate: {dir: %q}\nprior: {dim: %d}\nhttp: {listen: %q, advertise: %q}\n%s\n",
+		address, s.kafka, state, dim, s.listen, s.url(), strings.Join(more, "\n"))
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
