@@ -72,7 +72,7 @@ func TestItemsAndRequestsInEncodings(t *testing.T) {
 		"item_id": "in Avro", "embedding": map[string]any{"array": embedding}, "embedding_f32": nil, "uri": nil, "attributes": nil}))
 	s.produce("items", []byte("in Protobuf"), protobufItem("in Protobuf", embedding))
 	s.produce("items", []byte("short"), protobufItem("short", embedding[1:]))
-	svc, dead := s.mourning()
+	svc, _ := s.serve()
 	s.until("there is a prior", func() bool { return svc.follower.version().Version != "" })
 	for _, id := range []string{"in Avro", "in Protobuf"} {
 		if got, ok := svc.table.Catalogue().Get(id); !ok || !slices.Equal(got, embedding) {
@@ -112,7 +112,7 @@ func TestItemsAndRequestsInEncodings(t *testing.T) {
 			}
 		}
 	}
-	dead(2)
+	s.until("the others are dead letters", func() bool { return len(s.listed(LetterFilter{})) == 2 })
 	for _, want := range []schemas.Reason{schemas.ReasonBadEmbedding, schemas.ReasonBadCount} {
 		if n := len(s.listed(LetterFilter{Reasons: []schemas.Reason{want}})); n != 1 {
 			t.Errorf("%d dead letters of %s, want 1", n, want)
