@@ -90,7 +90,7 @@ func TestItemsAndRequestsInEncodings(t *testing.T) {
 	s.produce("requests", []byte("u"), fake.avro(requestAvro, "requests.avsc", map[string]any{"request_id": "Avro", "user_id": "u", "count": count,
 		"rating": nil, "seed": map[string]any{"long": int64(seed)}, "guidance": map[string]any{"double": guidance}, "images": nil, "after": nil}))
 	s.produce("requests", []byte("u"), protobufRequest("Protobuf", "u", count, seed, guidance))
-	s.produce("requests", []byte("u"), protobufRequest("none", "u", 0, seed, guidance))
+	s.produce("requests", []byte("u"), protobufRequest("none", "u", 5000, seed, guidance))
 	answers := map[string][]schemas.Generated{}
 	s.until("all are answered", func() bool {
 		clear(answers)
@@ -233,7 +233,8 @@ func TestRegistryOverTLS(t *testing.T) {
 	}
 }
 
-// BenchmarkEncodings opens and decodes one event in each encoding, its schema known.
+// BenchmarkEncodings opens and decodes one event in each encoding, its schema known. On 2 busy cores: JSON 1.3 µs, CloudEvents 1.4 (binary)
+// and 2.4 (structured), Avro 2.6, Protobuf 6.3.
 func BenchmarkEncodings(b *testing.B) {
 	fake := newFakeRegistry(b)
 	reg, err := fake.config(DefaultConfig()).newRegistry(slog.New(slog.DiscardHandler))
