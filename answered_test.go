@@ -3,7 +3,6 @@ package rebeca
 import (
 	"testing"
 
-	"rebeca/consumer"
 	"rebeca/schemas"
 )
 
@@ -49,7 +48,7 @@ func TestAnotherStateAnswersNoRequestAgain(t *testing.T) {
 				f.ready("b")
 				// As if it had died there: the claim is its own, and the state follows no requests yet.
 				sh := &shard{id: 1}
-				if _, err := f.running["b"].claimOnce(t.Context(), sh, func(*consumer.Claim) bool { return false }); err != nil {
+				if _, err := f.running["b"].claimOnce(t.Context(), sh, new(silence)); err != nil {
 					t.Fatal(err)
 				}
 				f.stop("b")
