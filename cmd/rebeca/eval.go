@@ -18,7 +18,7 @@ import (
 )
 
 func evalCommand() *cobra.Command {
-	return group("eval", "Measure how well the service learns", evalStream(), evalImport())
+	return group("eval", "Measure how well the service learns", evalStream(), evalPaper(), evalImport())
 }
 
 func evalStream() *cobra.Command {
