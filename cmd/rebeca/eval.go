@@ -18,7 +18,7 @@ import (
 )
 
 func evalCommand() *cobra.Command {
-	return group("eval", "Measure how well the service learns", evalStream(), evalPaper(), evalImport())
+	return group("eval", "Measure how well the service learns", evalStream(), evalPaper(), evalFiles(), evalImport())
 }
 
 func evalStream() *cobra.Command {
