@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"rebeca/consumer"
+	"rebeca/schemas"
 )
 
 // TestReplayOfABrokenLog: what a replay finds missing stops it by name, or is
@@ -20,15 +21,19 @@ func TestReplayOfABrokenLog(t *testing.T) {
 		if err := b.Cluster().CreateTopic("feedback", 2, map[string]string{"cleanup.policy": "compact"}); err != nil {
 			t.Fatal(err)
 		}
-		u := s.userIn(0)
+		u, other := s.userIn(0), ""
+		for i := 0; other == "" || other == u || schemas.Partition([]byte(other), 2) != 0; i++ {
+			other = fmt.Sprint("other-", i)
+		}
 		s.events(u, "a", 1)
+		s.events(other, "a", 1) // applied last, and still there when it is gone on
 		r := s.replay(t.TempDir())
 		s.replayed(r)
 		s.events(u, "b", 6)
 		b.Cluster().Compact()
 		_, err := r.Run(t.Context())
 		var gap *consumer.GapError
-		if !errors.As(err, &gap) || gap.Kind != consumer.GapLost || gap.Topic != "feedback" || !strings.Contains(err.Error(), "kafka.on_gap") {
+		if !errors.As(err, &gap) || gap.Kind != consumer.GapLost || gap.Topic != "feedback" || gap.Stored != 2 || !strings.Contains(err.Error(), "kafka.on_gap") {
 			t.Fatalf("error %v, want a gap by name", err)
 		}
 		r.Config.Kafka.OnGap = OnGapRecord
@@ -37,7 +42,7 @@ func TestReplayOfABrokenLog(t *testing.T) {
 			t.Errorf("%+v", res)
 		}
 		got := s.stopped(r.Into).Offsets
-		if len(got) == 0 || got[0].Next != 7 {
+		if len(got) == 0 || got[0].Next != 8 {
 			t.Errorf("the state is at %v", got)
 		}
 	})

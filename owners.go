@@ -129,12 +129,8 @@ func take(t *table.Table, partition int32, found *consumer.Claim, items string) 
 		return "", fmt.Errorf("partition %d was restored by halves: run `rebeca snapshot restore` again", partition)
 	}
 	epoch := max(local.Epoch, 1)
-	switch {
-	case found == nil:
-	case found.State != t.State():
+	if found != nil { // another state's, or of a copy of this directory that was opened later
 		epoch = max(local.Epoch, found.Epoch+1)
-	default:
-		epoch = max(local.Epoch, found.Epoch+1) // of a copy of the directory that was opened later
 	}
 	if err := t.Claim(partition, table.Claim{Epoch: epoch, Since: time.Now()}, items); err != nil {
 		return "", err

@@ -152,6 +152,8 @@ func (r *redriving) stays(l DeadLetter) string {
 		return fmt.Sprintf("topic %s is none that this configuration reads", l.Topic)
 	case r.Force:
 		return ""
+	case l.Topic == t.Feedback && l.Record.Value == nil:
+		return "forgets a user, and would now forget what came since as well (--force sends it)"
 	case l.Reason == string(schemas.ReasonRedriven) || l.Attempts >= maxRedrives:
 		return fmt.Sprintf("has come back %d times (--force sends it)", l.Attempts)
 	case r.before[l.name()]:

@@ -142,11 +142,9 @@ func (s *Service) refuse(sh *shard, why error) {
 	}
 }
 
-// runShard serves one partition until ctx ends. A partition that another state
+// runShard serves one partition, which was entered as claiming, until ctx ends. A partition that another state
 // owns stops by name, is looked at again, and disturbs no other.
 func (s *Service) runShard(ctx context.Context, sh *shard) error {
-	sh.set(stateClaiming, nil)
-	s.enter(sh)
 	defer s.leave(sh)
 	for ctx.Err() == nil {
 		at := place{requests: -1}

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// rowCache keeps the encoded rows used last by the writer of a partition. Values are immutable, so readers share them.
+// rowCache keeps the encoded rows used last by the writers. A user is of one partition, so the name is enough. Values are immutable, so readers share them.
 type rowCache struct {
 	mu       sync.Mutex // guards all
 	limit    int        // bytes

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -73,4 +74,55 @@ func TestRowCacheIsBoundedInBytes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The rows of the partitions that are written have the whole budget: most of a state's may be another process's.
+func TestCacheIsOfAllPartitions(t *testing.T) {
+	o := options(t.TempDir())
+	o.Partitions, o.CacheBytes = 16, 60_000
+	table := open(t, o)
+	for i, offset := 0, int64(0); offset < 400; i++ {
+		user := fmt.Sprint("user-", i)
+		if table.userPartition(user) == 3 {
+			b := batch(event(offset, user, "x", "like"))
+			b.Partition = 3
+			if _, err := table.Fold(b); err != nil {
+				t.Fatal(err)
+			}
+			offset++
+		}
+	}
+	if rows := table.partitions[3].rows; rows.bytes <= o.CacheBytes/2 || rows.bytes > o.CacheBytes {
+		t.Errorf("%d bytes of %d are used", rows.bytes, o.CacheBytes)
+	}
+}
+
+// Whoever asks how much waits does not wait for a commit.
+func TestDepthsWaitForNobody(t *testing.T) {
+	table := open(t, options(t.TempDir()))
+	fold(t, table, randomLog(3, 200)...)
+	sendAll(t, table)
+	fold(t, table, dead(1000, "a", "x"), event(1001, "b", "x", "like"), forget(1002, "c"))
+	for range 2 {
+		p := table.partitions[0]
+		p.mu.Lock()
+		asked := make(chan [5]int)
+		go func() {
+			intents, messages := table.Depths()
+			waiting, unsent := table.Waiting(0)
+			asked <- [5]int{intents, messages, waiting, unsent, table.Unsent(0)}
+		}()
+		var got [5]int
+		select {
+		case got = <-asked:
+		case <-time.After(20 * time.Second):
+			t.Fatal("it waits for a writer")
+		}
+		i, m := len(p.waiting.intents), p.outbox.len()
+		p.mu.Unlock()
+		if want := [5]int{i, m, i, m, m}; got != want || i == 0 || m == 0 {
+			t.Errorf("depths %v, want %v", got, want)
+		}
+		table = reopen(t, table)
+	}
 }

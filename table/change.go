@@ -188,7 +188,7 @@ func (c *change) sendFor(cause []byte, seq uint64, index int, m *Message) error 
 	}
 	c.then(func() {
 		c.p.outbox.add(seq)
-		c.t.messages.Add(1)
+		c.p.messages.Add(1)
 	})
 	return nil
 }
@@ -247,7 +247,7 @@ func (c *change) admit(in Intent, done int) error {
 	}
 	c.then(func() {
 		if c.p.waiting.add(in, done) {
-			c.t.intents.Add(1)
+			c.p.intents.Add(1)
 		}
 	})
 	return nil
@@ -260,7 +260,7 @@ func (c *change) dismiss(seq uint64) error {
 	}
 	c.then(func() {
 		if c.p.waiting.remove(seq) {
-			c.t.intents.Add(-1)
+			c.p.intents.Add(-1)
 		}
 	})
 	return nil

@@ -174,9 +174,7 @@ func (t *Table) Waiting(partition int32) (intents, messages int) {
 	if err != nil {
 		return 0, 0
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.waiting.len(), p.outbox.len()
+	return int(p.intents.Load()), int(p.messages.Load())
 }
 
 // Answered returns the offset of the requests topic below which every request has been answered and sent: whoever owns the partition next

@@ -168,13 +168,5 @@ func Load(o Options, next func() (key, value []byte, ok bool, err error)) error 
 	if err := os.Rename(partial, final); err != nil {
 		return fmt.Errorf("naming the state directory: %w", err)
 	}
-	return syncDir(parent)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return syncPath(parent)
 }

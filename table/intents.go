@@ -73,8 +73,6 @@ func (w *waiting) remove(seq uint64) bool {
 	return true
 }
 
-func (w *waiting) len() int { return len(w.intents) }
-
 // firstRequest returns the lowest offset of a topic whose request waits.
 func (w *waiting) firstRequest(topic string) (offset int64, some bool) {
 	for _, p := range w.intents {
@@ -154,5 +152,9 @@ func (t *Table) fly(partition int32, seqs []uint64, flying bool) {
 
 // Depths returns how many intents and how many messages are there, over all partitions.
 func (t *Table) Depths() (intents, messages int) {
-	return int(t.intents.Load()), int(t.messages.Load())
+	for _, p := range t.partitions {
+		intents += int(p.intents.Load())
+		messages += int(p.messages.Load())
+	}
+	return intents, messages
 }

@@ -51,7 +51,7 @@ func (t *Table) loadPartition(txn *badger.Txn, p *partition) (users []string, er
 	}); err != nil {
 		return nil, err
 	}
-	if err := t.loadQueue(txn, p); err != nil {
+	if err := p.loadQueue(txn); err != nil {
 		return nil, err
 	}
 	if p.outbox.len() > 0 {
@@ -87,7 +87,7 @@ func scanForgotten(txn *badger.Txn, prefix string, partition int32, fn func(f fo
 	})
 }
 
-func (t *Table) loadQueue(txn *badger.Txn, p *partition) error {
+func (p *partition) loadQueue(txn *badger.Txn) error {
 	intents := queuePrefix(p.id, 'i')
 	if err := scanPrefix(txn, intents, false, func(key, value []byte) error {
 		if len(key) != len(intents)+8 {
@@ -99,7 +99,7 @@ func (t *Table) loadQueue(txn *badger.Txn, p *partition) error {
 		}
 		in.Partition, in.Seq = p.id, binary.BigEndian.Uint64(key[len(intents):])
 		p.waiting.add(in, done)
-		t.intents.Add(1)
+		p.intents.Add(1)
 		return nil
 	}); err != nil {
 		return err
@@ -116,7 +116,7 @@ func (t *Table) loadQueue(txn *badger.Txn, p *partition) error {
 			}
 		}
 		p.outbox.add(seq)
-		t.messages.Add(1)
+		p.messages.Add(1)
 		return nil
 	})
 }

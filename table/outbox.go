@@ -80,9 +80,7 @@ func (t *Table) Unsent(partition int32) int {
 	if err != nil {
 		panic("table: " + err.Error())
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.outbox.len()
+	return int(p.messages.Load())
 }
 
 // Outbox returns up to limit messages of a partition with sequence numbers above after, by (Seq, Index), and stops early near 8 MiB. A
@@ -230,7 +228,7 @@ func (c *change) unsend(key []byte, seq uint64) error {
 	}
 	c.then(func() {
 		c.p.outbox.remove(seq)
-		c.t.messages.Add(-1)
+		c.p.messages.Add(-1)
 	})
 	return nil
 }

@@ -93,20 +93,21 @@ type Table struct {
 	catalogue  *Catalogue
 	users      *userList
 
-	intents, messages atomic.Int64          // over all partitions
-	erasures          atomic.Int64          // notes under e/, over all partitions
-	collecting        sync.Mutex            // one rewrite of the files at a time; taken before any partition's lock
-	failed            atomic.Pointer[error] // of a commit whose outcome is unknown
-	closeOnce         sync.Once
-	closeErr          error
+	erasures   atomic.Int64          // notes under e/, over all partitions
+	collecting sync.Mutex            // one rewrite of the files at a time; taken before any partition's lock
+	failed     atomic.Pointer[error] // of a commit whose outcome is unknown
+	closeOnce  sync.Once
+	closeErr   error
 }
 
 // partition is the part of a table that one log partition writes.
 type partition struct {
 	id     int32
 	items  *interner
-	rows   *rowCache
+	rows   *rowCache     // of all partitions: most of them may be another process's
 	notify chan struct{} // capacity 1: one signal stands for any number of messages
+
+	intents, messages atomic.Int64 // that wait, as of the last commit: whoever asks how many waits for none
 
 	mu      sync.Mutex // one writer at a time; guards what follows. No lock of ours is taken before it
 	seq     uint64     // last sequence number given
@@ -167,8 +168,9 @@ func Open(o Options) (*Table, error) {
 		return nil, err
 	}
 	t.db, t.budget = db, db.MaxBatchSize()*3/4
+	rows := newRowCache(o.CacheBytes)
 	for i := range o.Partitions {
-		t.partitions = append(t.partitions, newPartition(i, o.CacheBytes/int(o.Partitions)))
+		t.partitions = append(t.partitions, newPartition(i, rows))
 	}
 	if err := t.start(); err != nil {
 		t.wal.close()
@@ -178,9 +180,9 @@ func Open(o Options) (*Table, error) {
 	return t, nil
 }
 
-func newPartition(id int32, cacheBytes int) *partition {
+func newPartition(id int32, rows *rowCache) *partition {
 	return &partition{
-		id: id, items: newInterner(), rows: newRowCache(cacheBytes), notify: make(chan struct{}, 1),
+		id: id, items: newInterner(), rows: rows, notify: make(chan struct{}, 1),
 		marks: map[forgotten]mark{}, erase: map[forgotten]uint64{}, waiting: newWaiting(), outbox: newOutboxIndex(), stale: newStaleSet(),
 		drafts: newDrafts(),
 	}

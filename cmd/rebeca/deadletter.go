@@ -215,8 +215,9 @@ func letterRedrive() *cobra.Command {
 		Use: "redrive [PARTITION:OFFSET]...", Short: "Send dead letters to the topics they came from",
 		Long: `Send dead letters to the topics they came from, with their key, into the partition
 that it belongs to. Name them, or choose them by flags. A letter that would come
-back stays, and is said; so does one that was redriven before. A record that has
-come back three times gets the reason class redriven, and stays.
+back stays, and is said; so does one that was redriven before, and one that forgets
+a user, for it would forget what came since as well. A record that has come back
+three times gets the reason class redriven, and stays.
 
 --edit COMMAND is run by the shell for each letter: it gets the value and gives
 the new one, with REBECA_REASON, REBECA_MESSAGE, REBECA_TOPIC and REBECA_KEY in its
@@ -229,7 +230,7 @@ environment. It must keep the event_id, by which resends are known. For example:
 	all := f.Bool("all", false, "choose every dead letter")
 	edit := f.String("edit", "", "command that turns a value on its input into the one to send on its output")
 	onError := f.String("on-error", "fail", "what an edit that fails does: fail or skip")
-	force := f.Bool("force", false, "send also what would come back, has come back too often, or was sent before")
+	force := f.Bool("force", false, "send also what would come back, has come back too often, was sent before, or forgets a user")
 	dryRun := f.Bool("dry-run", false, "say what would be sent, edits included, and send nothing")
 	asJSON := f.Bool("json", false, "print JSON lines: each letter, then the totals")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
