@@ -153,6 +153,8 @@ func overABadNetwork(t *testing.T, g *stage, key protocol.ApiKey, n int, f fate)
 		}
 		ask(t, state, partition, int64(2*i), images, fmt.Sprint(i))
 		eventually(t, "an empty outbox", drained(state))
+		// A commit whose answer was lost took effect: nothing may stay counted as in hand.
+		eventually(t, "nothing in hand", func() bool { return s.Stats().Depth == 0 })
 	}
 	if !met() {
 		t.Error("the fault was not met")
@@ -169,8 +171,6 @@ func overABadNetwork(t *testing.T, g *stage, key protocol.ApiKey, n int, f fate)
 		eventually(t, "an empty outbox", drained(state))
 		made++
 	}
-	// A commit whose answer was lost took effect: nothing may stay counted as in hand.
-	eventually(t, "nothing in hand", func() bool { return s.Stats().Depth == 0 })
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
