@@ -135,10 +135,19 @@ func (c *Rebeca) sample(ctx context.Context, subjects []Subject, n int, seed uin
 	if err != nil {
 		return nil, err
 	}
-	out := make([][][]float32, len(subjects))
+	each := make([]sampler.Job, len(subjects))
+	for i := range each {
+		each[i] = sampler.Job{Cond: conditions[i], Window: contexts[i]}
+	}
+	return sampleAll(ctx, c.model, o, each, n, seed)
+}
+
+// sampleAll draws n samples of each job, with seeds of their own.
+func sampleAll(ctx context.Context, m *prior.Model, o sampler.Options, each []sampler.Job, n int, seed uint64) ([][][]float32, error) {
+	out := make([][][]float32, len(each))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0)) // a sample has the same bits whoever shares its call
-	for i := range subjects {
+	for i := range each {
 		g.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -146,10 +155,11 @@ func (c *Rebeca) sample(ctx context.Context, subjects []Subject, n int, seed uin
 			jobs := make([]sampler.Job, n)
 			rng := random(seed, useControl, i)
 			for k := range jobs {
-				jobs[k] = sampler.Job{Cond: conditions[i], Window: contexts[i], Seed: rng.Uint64()}
+				jobs[k] = each[i]
+				jobs[k].Seed = rng.Uint64()
 			}
 			var err error
-			out[i], err = sampler.Sample(c.model, o, jobs)
+			out[i], err = sampler.Sample(m, o, jobs)
 			return err
 		})
 	}

@@ -15,6 +15,7 @@ type Report struct {
 	Base        float64            `json:"base"` // share of the catalogue that a person likes
 	Recipe      map[string]any     `json:"recipe"`
 	Spent       Spent              `json:"spent"`
+	Rivals      []RivalSpent       `json:"rivals,omitempty"`
 	Rows        []Row              `json:"rows"`
 	Prequential []Prequential      `json:"prequential"`
 	Seconds     map[string]float64 `json:"seconds"` // by part of the run: the only figures that differ between equal runs

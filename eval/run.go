@@ -19,6 +19,7 @@ type Options struct {
 	Visitors   int // newcomers
 	FewSamples int // of each newcomer
 	Controls   bool
+	Rivals     bool // other ways of learning too: many times the time of the service's own
 
 	Progress io.Writer    // nil shows nothing
 	Logger   *slog.Logger // nil discards
@@ -39,6 +40,7 @@ type run struct {
 	stream    *Stream
 	visitors  []group
 	rebeca    *Rebeca
+	rivals    *rivals // nil: none was asked for
 	forecast  forecast
 	report    *Report
 	known     map[string]Measures // of visitors by who learns nothing
@@ -80,6 +82,12 @@ func Run(ctx context.Context, w *World, recipe Recipe, o Options) (report *Repor
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.rebeca.Close()) }()
+	if o.Rivals {
+		if r.rivals, err = newRivals(recipe, r.house, o); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, r.rivals.close()) }()
+	}
 	return r.report, r.play(ctx)
 }
 
@@ -107,6 +115,9 @@ func (r *run) play(ctx context.Context) error {
 		return err
 	}
 	progress.Done()
+	if err := r.study(ctx); err != nil {
+		return err
+	}
 	if err := r.ask(ctx, "all", append(r.seen(), r.visitors...)); err != nil {
 		return err
 	}
@@ -143,6 +154,11 @@ func (r *run) learn(ctx context.Context, n int, done *int, progress *meter.Meter
 		}
 		r.report.spend("fold", folded.Sub(start))
 		r.report.spend("learn", time.Since(folded))
+		if r.rivals != nil {
+			if err := r.rivals.learn(examples); err != nil {
+				return fmt.Errorf("rivals: %w", err)
+			}
+		}
 		*done += len(round)
 		progress.Set(int64(*done))
 	}
@@ -156,6 +172,22 @@ func (r *run) teach(ctx context.Context, examples []online.Example) error {
 	if err := r.rebeca.Learn(ctx, examples); err != nil {
 		return fmt.Errorf("learning: %w", err)
 	}
+	return nil
+}
+
+// study has the rivals learn what they learn afterwards, for as long as the service took.
+func (r *run) study(ctx context.Context) error {
+	if r.rivals == nil {
+		return nil
+	}
+	seconds := 0.
+	for _, part := range []string{"birth", "learn", "rest"} {
+		seconds += r.report.Seconds[part]
+	}
+	if err := r.rivals.study(ctx, time.Duration(seconds*float64(time.Second))); err != nil {
+		return fmt.Errorf("rivals: %w", err)
+	}
+	r.rivals.tell(r.report)
 	return nil
 }
 
@@ -203,6 +235,9 @@ func (r *run) ask(ctx context.Context, when string, groups []group) error {
 		contestants := []Contestant{r.rebeca}
 		if full := g.samples >= r.o.Samples; full && (when == "before" || when == "all") {
 			contestants = append(contestants, plain{r.rebeca}, population{r.rebeca})
+		}
+		if r.rivals != nil && when != "before" {
+			contestants = append(contestants, r.rivals.contestants()...)
 		}
 		for _, c := range append(contestants, fixed...) {
 			if err := r.answer(ctx, when, g, truths, c); err != nil {

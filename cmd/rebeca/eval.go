@@ -45,6 +45,7 @@ same seed gives the same report, its seconds excepted.
 	f.IntVar(&o.Samples, "samples", o.Samples, "samples of each")
 	f.IntVar(&o.Visitors, "newcomers", o.Visitors, "people that are asked with few events")
 	f.BoolVar(&o.Controls, "controls", o.Controls, "score the controls that learn nothing too")
+	f.BoolVar(&o.Rivals, "rivals", false, "have other ways of learning take part, and say who wins where; several times the time")
 	all := f.Bool("all", false, "print every row, those of the controls too, in place of the summary")
 	library := f.String("onnxruntime", "", "ONNX Runtime's shared library (default: $REBECA_ONNXRUNTIME, then the cache)")
 	report := f.String("report", "", "write the reports to this file, JSON lines, one a seed")
@@ -135,6 +136,9 @@ func (s *streamRun) play(ctx context.Context, seeds []uint) error {
 			err = got.Lines(s.out)
 		default:
 			err = got.Table(s.out)
+		}
+		if err == nil && s.options.Rivals && !s.json {
+			err = got.Contest(s.out)
 		}
 		if err != nil {
 			return err
