@@ -75,7 +75,7 @@ func TestFloodOfPoison(t *testing.T) {
 		st := svc.Status()
 		return st.Lag.Fold != nil && *st.Lag.Fold == 0 && svc.table.Unsent(0)+svc.table.Unsent(1) == 0
 	})
-	if bound := limit + 2000; most > bound { // and what was handed to the handler at once
+	if bound := 2*limit + 2*batchImages; most > bound { // the limit, a batch of the fold and one of the generator
 		t.Errorf("%d messages in an outbox, its bound is %d", most, bound)
 	}
 	for p, user := range users {

@@ -227,7 +227,8 @@ func (s *Service) begin(sh *shard, let context.CancelCauseFunc) error {
 	if err != nil {
 		return err
 	}
-	feedback.MaxBatch, feedback.MaxBytes = s.worker.pace.batch(), s.worker.pace.bytes(s.worker.partitions)
+	// A batch of nothing but dead letters may fill the outbox once more, so it is no larger than that.
+	feedback.MaxBatch, feedback.MaxBytes = min(s.worker.pace.batch(), s.room.limit), s.worker.pace.bytes(s.worker.partitions)
 	if feedback.Start > 0 {
 		s.progress.set(sh.id, feedback.Start)
 	}
