@@ -21,7 +21,7 @@ demo: build ## build, then run the demonstration; its page is at http://127.0.0.
 	bin/rebeca demo
 
 test: onnxruntime fmt vet ## run all tests that need nothing outside the process, with the race detector
-	$(GO) test -race -shuffle=on -timeout 12m ./...
+	$(GO) test -race -shuffle=on -timeout 15m ./...
 
 test-kafka: build ## run the service on a real Apache Kafka (needs Java 17, Maven and kcat)
 	$(GO) test -tags kafka -count=1 -timeout 15m -v ./test/kafka
