@@ -52,6 +52,6 @@ func quick(w *World) Recipe {
 // glance asks few people.
 func glance() Options {
 	o := DefaultOptions()
-	o.Asked, o.Samples, o.Visitors, o.FewSamples = 8, 16, 16, 8
+	o.Asked, o.Samples, o.Visitors, o.FewSamples = 10, 16, 12, 4
 	return o
 }

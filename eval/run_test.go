@@ -55,10 +55,10 @@ func TestWorldsAreLearned(t *testing.T) {
 	for _, name := range Names() {
 		t.Run(name, func(t *testing.T) {
 			w := small(t, name, func(s *Shape) {
-				s.Items, s.Events, s.Tastes, s.MaxLiked = 800, 1920, min(s.Tastes, 8), min(s.MaxLiked, 2)
+				s.Items, s.Events, s.Tastes, s.MaxLiked = 700, 1536, min(s.Tastes, 8), min(s.MaxLiked, 2)
 			})
 			recipe := quick(w)
-			recipe.Train.BirthSteps, recipe.Train.LR, recipe.Train.Steps = 200, 4e-3, 4
+			recipe.Train.BirthSteps, recipe.Train.LR, recipe.Train.Steps = 150, 4e-3, 4
 			r, _ := play(t, w, recipe, glance())
 			margin := .05
 			if name == "paper" { // uniform impressions and four tastes that share attributes take longer than a test lasts
@@ -94,20 +94,25 @@ func TestStrangeWorlds(t *testing.T) {
 		change func(*Shape)
 		born   bool
 	}{
-		"no events":               {"demo", func(s *Shape) { s.Events = 0 }, true},
-		"fewer than a batch":      {"demo", func(s *Shape) { s.Events = 10 }, true},
-		"one user":                {"demo", func(s *Shape) { s.People = 1 }, true},
+		"no events":               {"hard", func(s *Shape) { s.Events = 0 }, true},
+		"fewer than a batch":      {"hard", func(s *Shape) { s.Events = 10 }, true},
+		"one user":                {"hard", func(s *Shape) { s.People = 1 }, true},
 		"one item":                {"hard", func(s *Shape) { s.Items, s.Fresh, s.Tastes, s.MaxLiked = 1, 0, 1, 1 }, true},
 		"one item, few events":    {"hard", func(s *Shape) { s.Items, s.Fresh, s.Tastes, s.MaxLiked, s.Events = 1, 0, 1, 1, 10 }, false},
-		"all likes":               {"demo", func(s *Shape) { s.Inside, s.Outside = 1, 1 }, true},
-		"all dislikes":            {"demo", func(s *Shape) { s.Inside, s.Outside = 0, 0 }, true},
+		"all likes":               {"hard", func(s *Shape) { s.Inside, s.Outside = 1, 1 }, true},
+		"all dislikes":            {"hard", func(s *Shape) { s.Inside, s.Outside = 0, 0 }, true},
 		"more people than events": {"drift", func(s *Shape) { s.People, s.Events, s.Arrival = 200, 100, 0 }, true},
 	} {
 		t.Run(what, func(t *testing.T) {
-			w := small(t, c.world, c.change)
+			w := small(t, c.world, func(s *Shape) {
+				s.Tastes, s.Events = 12, 256
+				c.change(s)
+			})
 			o := glance()
 			o.Asked, o.Visitors = 4, 6
-			r, text := play(t, w, quick(w), o)
+			recipe := quick(w)
+			recipe.Train.BirthSteps, recipe.Train.FirstSteps = 10, 5
+			r, text := play(t, w, recipe, o)
 			var table strings.Builder
 			if err := r.Table(&table); err != nil || strings.Contains(table.String(), "NaN") || strings.Contains(text, "NaN") {
 				t.Errorf("%v\n%s", err, table.String())
