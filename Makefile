@@ -87,6 +87,10 @@ LEARN_FIGURES ?= bench/results/learn.json
 bench-learn: build ## learn WORLD in one pass with three seeds, score what its people are given and write LEARN_FIGURES
 	bin/rebeca eval stream --world $(WORLD) --seeds 1,2,3 --figures $(LEARN_FIGURES)
 
+.PHONY: bench-scale
+bench-scale: onnxruntime ## measure what an event costs against the number of users, write bench/results/scale.json and plot docs/scale.svg
+	$(GO) run ./bench/scale -out bench/results/scale.json -plot docs/scale.svg
+
 onnxruntime: ## fetch the shared library of ONNX Runtime into the per-user cache, once
 	@$(PYTHON) tools/onnxruntime.py
 

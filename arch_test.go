@@ -36,6 +36,7 @@ var tiers = map[string]int{
 	"cmd/rebeca":    4,
 	"bench/demo":    4,
 	"bench/fold":    4,
+	"bench/scale":   4,
 	"bench/prior":   4,
 	"test/browser":  4,
 	"test/chaos":    4,

@@ -35,6 +35,10 @@ type Learner interface {
 type Spent struct {
 	Steps    int64 `json:"steps"`
 	Examples int64 `json:"examples"`
+
+	Versions int64 `json:"versions,omitempty"` // number of the last one that was announced
+	Refused  int64 `json:"refused,omitempty"`  // candidates that the guard refused
+	Returns  int64 `json:"returns,omitempty"`  // times that learning went back to the last good version
 }
 
 // control is a contestant that learns nothing: each embedding is drawn by itself.

@@ -74,9 +74,17 @@ type act struct {
 // feedback is the record of an act at an offset.
 func feedback(a act, h *house, offset int64) schemas.Feedback {
 	return schemas.Feedback{
-		EventID: fmt.Sprintf("%s-%d", h.world.Shape.Name, offset), UserID: a.user, ItemID: h.ids[a.event.Item],
+		EventID: fmt.Sprintf("%s-%d", h.world.Shape.Name, offset), UserID: a.user, ItemID: a.item(h),
 		Kind: a.event.Kind, Value: a.event.Value, OccurredAt: epoch.Add(time.Duration(offset) * time.Second),
 	}
+}
+
+// item is the id of what the user was shown.
+func (a act) item(h *house) string {
+	if a.event.made != "" {
+		return a.event.made
+	}
+	return h.ids[a.event.Item]
 }
 
 // fold folds acts and returns them as the trainer takes them.

@@ -63,6 +63,7 @@ type Event struct {
 	Item   int // index into World.Items
 	Kind   schemas.Kind
 	Value  *float64
+	made   string // id of the generated embedding that was shown, whose taste is Item's; "" for Item itself
 }
 
 // act draws p's next event, a change of tastes before it included.

@@ -31,11 +31,16 @@ type Rebeca struct {
 
 // newRebeca makes the service's trainer over a table.
 func newRebeca(r Recipe, h *house, log *slog.Logger) (*Rebeca, error) {
+	return newRebecaOf(r, h, people{h.Table}, log)
+}
+
+// newRebecaOf is newRebeca over what stands for the table.
+func newRebecaOf(r Recipe, h *house, from online.Source, log *slog.Logger) (*Rebeca, error) {
 	c := &Rebeca{recipe: r, dir: filepath.Join(h.dir, "prior")}
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making a directory for checkpoints: %w", err)
 	}
-	c.trainer = online.New(r.Train, r.Prior, people{h.Table}, c.dir, c.announced, log, nil)
+	c.trainer = online.New(r.Train, r.Prior, from, c.dir, c.announced, log, nil)
 	if _, err := c.trainer.Open(); err != nil {
 		return nil, err
 	}
@@ -106,7 +111,7 @@ func (c *Rebeca) Ready() string {
 // Spent implements [Learner].
 func (c *Rebeca) Spent() Spent {
 	s := c.trainer.Status()
-	return Spent{Steps: s.Step, Examples: s.Examples}
+	return Spent{Steps: s.Step, Examples: s.Examples, Versions: s.Number, Refused: s.RefusedVersions, Returns: s.Returns}
 }
 
 // Close implements [Learner].

@@ -223,6 +223,7 @@ const (
 	useYardstick
 	useOracle
 	useForecast
+	useLoop
 )
 
 // random returns the source of (seed, use, i).

@@ -37,6 +37,8 @@ const guardEvents = 64
 type guard struct {
 	ema     []float32       // the reference's averaged weights; nil before the first version
 	settled map[int32]int64 // cursor of the newest candidate that was decided on
+
+	refused, returns int64 // since the start
 }
 
 // comparison is a candidate against the reference on the same events and noise.
@@ -153,6 +155,7 @@ func (t *Trainer) withhold(cp *checkpoint) error {
 	t.guard.settled, t.lastAnnounce = maps.Clone(r.Cursor), t.now()
 	if r.Verdict == Refused {
 		t.metrics.refusedVersions.Inc()
+		t.guard.refused++
 		t.log.Warn("version refused: it scores worse on held-out events than the one it is held against",
 			"version", cp.version(), "step", cp.step, "heldout_loss", r.HeldOutLoss, "reference", r.Reference, "reference_loss", r.ReferenceLoss,
 			"worse", r.Worse, "stderr", r.WorseSE, "heldout", r.HeldOut, "in_a_row", r.Strikes, "not_finite", r.NotFinite)
@@ -180,6 +183,7 @@ func (t *Trainer) goBack() error {
 	}
 	t.log.Warn("learning goes back to the last good version", "version", cp.version(), "step", cp.step, "from_step", t.step, "refused_in_a_row", t.record.Strikes)
 	t.metrics.returns.Inc()
+	t.guard.returns++
 	return t.replaceWeights(cp)
 }
 
@@ -210,6 +214,7 @@ func (t *Trainer) publishVerdict() {
 	s := &t.mu.status
 	s.Announced, s.Untold, s.Step = maps.Clone(t.guard.settled), t.untold, t.step
 	s.HeldOut, s.HeldOutLoss = r.HeldOut, r.HeldOutLoss
+	s.RefusedVersions, s.Returns = t.guard.refused, t.guard.returns
 	s.Verdict, s.RefusedInARow, s.HeldUntil = r.Verdict, r.Strikes, r.held()
 	t.publishCounts()
 }

@@ -26,6 +26,10 @@ type Status struct {
 	Verdict       Verdict   `json:"verdict"`
 	RefusedInARow int       `json:"refused_in_a_row"`
 	HeldUntil     time.Time `json:"held_until,omitzero"`
+	// RefusedVersions and Returns count since the start: candidates refused, and
+	// times that learning went back to the last good version.
+	RefusedVersions int64 `json:"refused_versions"`
+	Returns         int64 `json:"returns"`
 	// HeldOutLoss is the newest candidate's loss on HeldOut held-out events;
 	// HeldOut is 0 before there are any.
 	HeldOutLoss float64 `json:"heldout_loss"`

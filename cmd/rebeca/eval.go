@@ -18,7 +18,7 @@ import (
 )
 
 func evalCommand() *cobra.Command {
-	return group("eval", "Measure how well the service learns", evalStream(), evalPaper(), evalFiles(), evalImport())
+	return group("eval", "Measure how well the service learns", evalStream(), evalLoop(), evalPaper(), evalFiles(), evalImport())
 }
 
 func evalStream() *cobra.Command {
@@ -46,6 +46,7 @@ same seed gives the same report, its seconds excepted.
 	f.IntVar(&o.Visitors, "newcomers", o.Visitors, "people that are asked with few events")
 	f.BoolVar(&o.Controls, "controls", o.Controls, "score the controls that learn nothing too")
 	f.BoolVar(&o.Rivals, "rivals", false, "have other ways of learning take part, and say who wins where; several times the time")
+	sabotage := f.String("sabotage", "none", "spoil learning from the middle of the stream on, for a quarter of it, to see the guard at work: labels (flipped) or rate (30 times the learning rate)")
 	all := f.Bool("all", false, "print every row, those of the controls too, in place of the summary")
 	library := f.String("onnxruntime", "", "ONNX Runtime's shared library (default: $REBECA_ONNXRUNTIME, then the cache)")
 	report := f.String("report", "", "write the reports to this file, JSON lines, one a seed")
@@ -74,6 +75,11 @@ same seed gives the same report, its seconds excepted.
 				return usageError{fmt.Errorf("--set %w", err)}
 			}
 		}
+		tamper, ok := sabotages(shape.Events)[*sabotage]
+		if !ok {
+			return usageError{fmt.Errorf("--sabotage: %q is not none, labels or rate", *sabotage)}
+		}
+		recipe.Train.Tamper = tamper
 		if o.Asked < 1 || o.Samples < 1 || o.Visitors < 1 {
 			return usageError{errors.New("--asked, --samples and --newcomers need at least 1")}
 		}
