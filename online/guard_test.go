@@ -79,11 +79,15 @@ func TestGuard(t *testing.T) {
 	const calm, spoilt, after = 64 * 80, 64 * 72, 64 * 48
 	for name, tamper := range map[string]func(int64, *prior.Batch, float64) float64{
 		"nothing": nil,
+		"drift":   nil,
 		"labels":  FlipLabels(calm, calm+spoilt),
 		"rate":    TimesRate(30, calm, calm+spoilt),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newClusters(3, 4, 400)
+			if name == "drift" {
+				w.hazard = 1. / 60
+			}
 			cfg := judged()
 			cfg.Tamper = tamper
 			s, d := driven(t, cfg, w)

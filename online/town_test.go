@@ -170,12 +170,15 @@ type clusters struct {
 	centres [][]float32
 	byTaste [][]string // item ids
 	offsets [2]int64   // next offset by partition
+
+	hazard float64     // chance per event that its user changes to the next taste
+	turned map[int]int // changes by user
 }
 
 const clusterDim = 4
 
 func newClusters(seed uint64, tastes, items int) *clusters {
-	w := &clusters{town: newTown(), rng: rand.New(rand.NewPCG(seed, 1)), byTaste: make([][]string, tastes)}
+	w := &clusters{town: newTown(), rng: rand.New(rand.NewPCG(seed, 1)), turned: map[int]int{}, byTaste: make([][]string, tastes)}
 	for range tastes {
 		c := make([]float32, clusterDim)
 		for d := range c {
@@ -205,7 +208,10 @@ func (w *clusters) events(n, users int) []Example {
 	out := make([]Example, n)
 	for i := range out {
 		u := w.rng.IntN(users)
-		taste, class := u%len(w.centres), prior.StrongPositive
+		if w.hazard > 0 && w.rng.Float64() < w.hazard {
+			w.turned[u]++
+		}
+		taste, class := (u+w.turned[u])%len(w.centres), prior.StrongPositive
 		if w.rng.Float64() < .3 {
 			if other := w.rng.IntN(len(w.centres)); other != taste {
 				taste, class = other, prior.StrongNegative
