@@ -2,6 +2,7 @@ package online
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -87,6 +88,49 @@ func TestPseudoUsersAnswerByTheirTaste(t *testing.T) {
 		}
 		if in/6000 < p.aimed-5*math.Sqrt(.25/6000) {
 			t.Errorf("%.3f of the impressions lie inside, %.3f are aimed", in/6000, p.aimed)
+		}
+	}
+}
+
+// TestPseudoUsersChange has people of one taste who like all of it and nothing
+// else: without a hazard a life is of one ball, with one of several, and what
+// comes next is always of one.
+func TestPseudoUsersChange(t *testing.T) {
+	s := plain(1000)
+	for _, changing := range []float64{0, 1} {
+		c := newCrowd(1, s.Len(), s.Each)
+		c.law.tastes, c.law.size, c.law.aimed, c.law.inside = 1, span{.02, .02}, span{1, 1}, span{1, 1}
+		c.law.weak, c.law.long, c.law.partly, c.law.changing, c.law.hazard = 0, 1, 0, changing, span{.2, .2}
+		// 20 nearest neighbours of 1000 standard normal points: most pairs of balls have nothing in common.
+		inOne := func(entries []Entry) bool {
+			for i := range crowdBalls {
+				all := true
+				for _, e := range entries {
+					k := slices.IndexFunc(c.items, func(l listed) bool { return l.id == e.ItemID })
+					if _, in := slices.BinarySearch(c.ball(i), int32(k)); !in {
+						all = false
+						break
+					}
+				}
+				if all {
+					return true
+				}
+			}
+			return false
+		}
+		settled := 0
+		const lives = 20
+		for i := range int64(lives) {
+			l, next := c.life(stream(1, streamDraw, i), 8, 4, 4, 4)
+			if !inOne(next) {
+				t.Fatalf("changing %v: what comes next is of several tastes", changing)
+			}
+			if inOne(slices.Concat(l.newest, l.older, next)) {
+				settled++
+			}
+		}
+		if changing == 0 && settled != lives || changing == 1 && settled > lives/4 {
+			t.Errorf("changing %v: %d of %d lives are of one taste", changing, settled, lives)
 		}
 	}
 }
@@ -231,5 +275,46 @@ func TestSmallCatalogueIsNotBornAgain(t *testing.T) {
 	s.stop()
 	if n := s.Status().Step; n != int64(cfg.FirstSteps)+4 {
 		t.Errorf("%d steps were taken, the events are worth %d", n, cfg.FirstSteps+4)
+	}
+}
+
+// widths notes the largest number of targets that a context has in each step.
+type widths struct {
+	learner
+	most []int
+}
+
+func (w *widths) Step(b *prior.Batch, _ float64, _ *rand.Rand) (prior.StepStats, error) {
+	counts, most := map[int]int{}, 0
+	for _, t := range b.Targets {
+		counts[t.Context]++
+		most = max(most, counts[t.Context])
+	}
+	w.most = append(w.most, most)
+	return prior.StepStats{Loss: 1}, nil
+}
+
+func (w *widths) Close() error { return nil }
+
+// TestFirstStepsOfBirthAreQuick counts the targets of birth's steps: few before
+// version 1, many after.
+func TestFirstStepsOfBirthAreQuick(t *testing.T) {
+	cfg := quick()
+	cfg.FirstSteps, cfg.BirthSteps, cfg.BirthTargets = 2, 4, 9
+	w := newClusters(4, 8, 400)
+	tr := newTrainer(cfg, smallPrior(), w, w.shop, t.TempDir(), nil, slog.New(slog.DiscardHandler), nil)
+	seen := &widths{}
+	tr.learn = func(*prior.State) (learner, error) { return seen, nil }
+	if err := tr.create(); err != nil {
+		t.Fatal(err)
+	}
+	for range cfg.BirthSteps {
+		if err := tr.birthStep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	few := smallPrior().Targets
+	if want := []int{few, few, 9, 9}; !slices.Equal(seen.most, want) {
+		t.Errorf("targets of a context by step: %v, expected %v", seen.most, want)
 	}
 }

@@ -33,9 +33,9 @@ func liked(items ...[]float32) prior.Context {
 
 // TestAnchorsAreDrawnByRank counts which entry jobs of many seeds start from.
 func TestAnchorsAreDrawnByRank(t *testing.T) {
-	window := liked([]float32{0}, []float32{1}, []float32{2}, []float32{3}, []float32{4})
+	window := liked([]float32{0}, []float32{1}, []float32{2}, []float32{3}, []float32{4}, []float32{5})
 	window[1].Class, window[2].Class = prior.StrongNegative, prior.WeakPositive
-	window[4].Older = true // of rank 4 too
+	window[4].Older, window[5].Older = true, true // both of rank 4
 	a := Anchor{Steps: 4, Decay: 3}
 	const n = 20000
 	counts := map[float32]float64{}
@@ -47,11 +47,11 @@ func TestAnchorsAreDrawnByRank(t *testing.T) {
 		counts[item[0]]++
 	}
 	total := 0.
-	weight := map[float32]float64{0: 1, 3: math.Exp(-1), 4: math.Exp(-4. / 3)}
+	weight := map[float32]float64{0: 1, 3: math.Exp(-1), 4: math.Exp(-4. / 3), 5: math.Exp(-4. / 3)}
 	for _, w := range weight {
 		total += w
 	}
-	for _, item := range []float32{0, 1, 2, 3, 4} {
+	for _, item := range []float32{0, 1, 2, 3, 4, 5} {
 		want := weight[item] / total
 		if got := counts[item] / n; math.Abs(got-want) > 5*math.Sqrt(.25/n) {
 			t.Errorf("entry %v was taken %.3f of the times, its weight is %.3f", item, got, want)
