@@ -191,6 +191,9 @@ func TestRestartAfterRefusals(t *testing.T) {
 	if err != nil || !newest.record.spent(cfg.GuardPatience) {
 		t.Fatalf("the newest checkpoint is %+v, %v", newest.record, err)
 	}
+	if at, taken := s.step+s.record.Refused+s.record.Undone, counted(t, s.metrics.steps); float64(at) != taken {
+		t.Errorf("the random streams are at %d after %v steps: some are drawn again", at, taken)
+	}
 	again := newStation(t, cfg, w, s.store.dir)
 	if !maps.Equal(again.cursor, newest.record.Cursor) {
 		t.Errorf("cursor %v, the newest candidate knew %v", again.cursor, newest.record.Cursor)
