@@ -56,7 +56,7 @@ var othersBugs = []struct {
 		".TestServesAfterCatchUp", "table.TestAdoptSurvivesKills", "table.TestSucceedRefuses", ".TestPromoteRefuses"}},
 	{"two consumers and a rebalance folded twice", []string{".TestGroupRebalances", "table.TestFencing", "test/kafka.TestGroupOnApacheKafka"}},
 	{"restoring a large state took unbounded memory", []string{
-		"snapshot.TestBatchesAreBoundedInBytes", "snapshot.TestReaderWaitsForTheLoader"}},
+		"snapshot.TestBatchesAreBoundedInBytes", "snapshot.TestRestoreMemoryIsBounded", "snapshot.TestReaderWaitsForTheLoader"}},
 	{"a partition revoked with a half-full batch lost it", []string{"consumer.TestRevokeWithAHalfFullBatchLosesNothing"}},
 	{"a metric was renamed in one mode and alerts went blind", []string{".TestMetricNames"}},
 	{"EndTxn answered by an unknown error, the leader moved during an abort, aborted transactions came unsorted", []string{

@@ -132,7 +132,10 @@ const (
 	numMemtables   = 3
 	valueThreshold = 1 << 20
 	valueLogSize   = 128 << 20 // bounds a single value too
-	defaultCache   = 64 << 20
+	// baseTableSize is that of tables at the highest level; each below has twice as much. Whoever builds a table takes twice its size in
+	// memory at once, and Badger keeps eight such pieces: its own 2 MiB would be half a gibibyte in a restore or a large compaction.
+	baseTableSize = 512 << 10
+	defaultCache  = 64 << 20
 
 	// MinFree is the free space, in bytes, below which nothing should write to a state: twice what its memtables hold, as logs and as the
 	// tables they become, and a tenth. Its files are mapped: a disk that is full ends the process with SIGBUS.
@@ -141,7 +144,7 @@ const (
 
 func badgerOptions(o Options, log badgerLog) badger.Options {
 	return badger.DefaultOptions(o.Dir).
-		WithMemTableSize(o.tuning.memTable).WithNumMemtables(numMemtables).WithNumCompactors(2).
+		WithMemTableSize(o.tuning.memTable).WithNumMemtables(numMemtables).WithBaseTableSize(baseTableSize).WithNumCompactors(2).
 		WithValueThreshold(min(valueThreshold, o.tuning.memTable/10)).WithValueLogFileSize(valueLogSize).
 		WithCompression(0).WithBlockCacheSize(0). // uncompressed blocks are read from the page cache
 		WithDetectConflicts(false).WithNumVersionsToKeep(1).WithSyncWrites(o.tuning.syncWrites).WithVerifyValueChecksum(true).
