@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"time"
 
@@ -28,8 +29,8 @@ type rivals struct {
 	took    time.Duration // of window
 }
 
-// rivalEpochs are the passes over the whole stream that learned vectors are given afterwards; the first is as many examples as one
-// pass of the service takes.
+// rivalEpochs are the passes over the whole stream that learned vectors are given afterwards; the first is as many examples of events as
+// the service takes, whose birth has examples of nobody's besides.
 var rivalEpochs = []int{8, 13, 51}
 
 func newRivals(r Recipe, h *house, o Options) (*rivals, error) {
@@ -59,6 +60,7 @@ func (v *rivals) study(ctx context.Context, seconds time.Duration) error {
 			return err
 		}
 	}
+	// The one row that a clock has a say in: how many steps it takes differs between equal runs.
 	if err := v.goOver(ctx, "vectors_seconds", func(l *vectors) float64 { return l.took.Seconds() / seconds.Seconds() }); err != nil {
 		return err
 	}
@@ -80,7 +82,7 @@ func (v *rivals) goOver(ctx context.Context, name string, done func(*vectors) fl
 // windowed trains the window prior on the finished table: as many steps as the service took, each on random people of the end.
 func (v *rivals) windowed(ctx context.Context) (err error) {
 	r, h := v.recipe, *v.house
-	r.Train.FreshShare = 0
+	r.Train.FreshShare, r.Train.MaxLag = 0, math.MaxInt64
 	h.dir = filepath.Join(h.dir, "offline") // checkpoints of its own
 	start := time.Now()
 	if v.window, err = newRebeca(r, &h, v.log); err != nil {

@@ -10,7 +10,7 @@ import (
 const userTable = "user.weight"
 
 // WithUsers returns a prior with the network of s and a table of n users whom it does not know yet: their rows start as those of a new
-// prior do, drawn from seed, nobody's row is that of s. The moments start anew. It returns an error where s has no table of users.
+// prior do, drawn from seed, nobody's row is that of s. Steps and moments start anew. It returns an error where s has no table of users.
 func (s *State) WithUsers(n int, seed uint64) (*State, error) {
 	if !s.Config.HasUserTable() {
 		return nil, fmt.Errorf("making a table of users: kind %s reads windows and has none", s.Config.Kind)
@@ -21,7 +21,6 @@ func (s *State) WithUsers(n int, seed uint64) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.Step = s.Step
 	from, to := s.Config.network().layout(), out.Config.network().layout()
 	for i, p := range to.parameters {
 		q := from.parameters[i]

@@ -3,6 +3,7 @@ package table
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"rebeca/schemas"
@@ -63,5 +64,28 @@ func TestRequestsThatAnotherStateHasAnswered(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// The ids of a user's requests from before a forget stay forgotten in a state that reads them after it.
+func TestForgottenRequestsOfAnotherOwnerStayForgotten(t *testing.T) {
+	table := open(t, options(t.TempDir()))
+	fold(t, table, event(0, "a", "x", schemas.KindSkip), forget(3, "a"))
+	if err := table.BeginRequests("requests", 0, 0, 10); err != nil {
+		t.Fatal(err)
+	}
+	accept(t, table, 4, ask(1, "a", "before", 1), ask(2, "b", "another", 1), ask(5, "a", "after", 1))
+	held := func(user, id string) bool {
+		hashes, err := decodeHashes([]byte(dump(t, table)[string(memoryKey(0, user, memoryRequests))]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(hashes, schemas.EventHash(id))
+	}
+	if held("a", "before") {
+		t.Error("a request from before the forget is remembered")
+	}
+	if !held("a", "after") || !held("b", "another") {
+		t.Error("a request of nobody who was forgotten is not remembered")
 	}
 }

@@ -73,6 +73,23 @@ func TestForgetAnswersLaterRequestsAnew(t *testing.T) {
 			trim(t, table, first[:3])
 			return table
 		},
+		"some on their way, killed within their acknowledgement": func(t *testing.T, table *Table, topic map[string]string, first []Outgoing) *Table {
+			fold(t, table, forgetting)
+			publish(t, topic, first[:3]...)
+			p := table.partitions[0]
+			p.mu.Lock()
+			gone, err := table.recalledOf(p, first[:3]) // the first half of Trim; the position has not passed them yet
+			if err == nil {
+				_, err = table.found(p, gone, Position{})
+			}
+			p.mu.Unlock()
+			if err != nil || len(gone) != 3 {
+				t.Fatalf("%d images are missed, error %v", len(gone), err)
+			}
+			table = reopen(t, table)
+			answer(t, table)
+			return table
+		},
 		"some on their way, found after a crash": func(t *testing.T, table *Table, topic map[string]string, first []Outgoing) *Table {
 			fold(t, table, forgetting)
 			publish(t, topic, first[:3]...)

@@ -230,14 +230,15 @@ func theirs(headers []schemas.Header) (out []schemas.Header) {
 
 // buryCost bounds what bury adds to a transaction.
 func buryCost(key, value []byte, headers []schemas.Header, r *schemas.Rejection) int64 {
-	n := len(key) + len(value) + len(r.Message) + 512
+	const rest = 512 // bounds keys, place and lengths
+	n := len(key) + len(value) + len(r.Message)
 	for _, h := range headers {
 		n += len(h.Key) + len(h.Value) + 8
 	}
-	if n >= valueThreshold {
-		n = 512 // goes to the value log
+	if n >= valueThreshold { // without the rest: what is certain to go to the value log, not what may
+		return rest
 	}
-	return int64(n)
+	return int64(n) + rest
 }
 
 // admit writes an intent.

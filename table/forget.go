@@ -37,6 +37,12 @@ func (p *partition) wasForgotten(f *schemas.Feedback) bool {
 	return ok && !f.OccurredAt.After(time.UnixMilli(m.until))
 }
 
+// askedBeforeForget is wasForgotten for a request.
+func (p *partition) askedBeforeForget(a *Asked) bool {
+	m, ok := p.markOf(a.Request.UserID)
+	return ok && a.Time.UnixMilli() <= m.until
+}
+
 // forget removes all that the state holds of a user and leaves a mark. The record is alone in its transaction. The vectors topic is told
 // even of an unknown user: an earlier state may have written there.
 func (f *folding) forget(r *Record) error {

@@ -173,9 +173,12 @@ func (t *Table) Trim(partition int32, out []Outgoing, behind Position) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	gone, err := t.trim(p, out, behind)
-	if err == nil && len(gone) > 0 {
+	gone, err := t.recalledOf(p, out)
+	if err == nil && len(gone) > 0 { // before the position passes them, so that a crash cannot leave them unknown
 		_, err = t.found(p, gone, Position{})
+	}
+	if err == nil {
+		err = t.trim(p, out, behind)
 	}
 	if err != nil {
 		return fmt.Errorf("trimming the outbox of partition %d: %w", partition, err)
@@ -183,13 +186,34 @@ func (t *Table) Trim(partition int32, out []Outgoing, behind Position) error {
 	return nil
 }
 
-// trim deletes messages, notes the position behind them, and returns the images that were not there.
+// recalledOf returns the images among out that the outbox no longer has.
 // REQUIRES: p.mu is held.
-func (t *Table) trim(p *partition, out []Outgoing, behind Position) (gone []Message, err error) {
+func (t *Table) recalledOf(p *partition, out []Outgoing) (gone []Message, err error) {
+	err = t.db.View(func(txn *badger.Txn) error {
+		for _, o := range out {
+			if o.Role != RoleGenerated {
+				continue
+			}
+			found, err := get(txn, messageKey(p.id, o.Seq, o.Index), func([]byte) error { return nil })
+			if err != nil {
+				return err
+			}
+			if !found {
+				gone = append(gone, o.Message)
+			}
+		}
+		return nil
+	})
+	return gone, err
+}
+
+// trim deletes messages and notes the position behind them; those that are not there are passed over.
+// REQUIRES: p.mu is held.
+func (t *Table) trim(p *partition, out []Outgoing, behind Position) error {
 	for len(out) > 0 {
 		chunk := out[:min(len(out), trimChunk)]
 		out = out[len(chunk):]
-		err := t.update(p, func(c *change) error {
+		if err := t.update(p, func(c *change) error {
 			for _, o := range chunk {
 				key := messageKey(p.id, o.Seq, o.Index)
 				found, err := get(c.txn, key, func([]byte) error { return nil })
@@ -197,9 +221,6 @@ func (t *Table) trim(p *partition, out []Outgoing, behind Position) (gone []Mess
 					return err
 				}
 				if !found {
-					if o.Role == RoleGenerated {
-						gone = append(gone, o.Message)
-					}
 					continue
 				}
 				if err := c.unsend(key, o.Seq); err != nil {
@@ -210,12 +231,11 @@ func (t *Table) trim(p *partition, out []Outgoing, behind Position) (gone []Mess
 				return nil // the position says that all below it is trimmed
 			}
 			return c.reach(behind)
-		})
-		if err != nil {
-			return nil, err
+		}); err != nil {
+			return err
 		}
 	}
-	return gone, nil
+	return nil
 }
 
 // trimChunk keeps a trim well within a transaction.

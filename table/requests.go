@@ -118,7 +118,7 @@ func (c *change) accept(topic string, asked []Asked, next int64) ([]Intent, erro
 	for i := range asked {
 		a := &asked[i]
 		if a.Offset < answered {
-			if a.Request != nil {
+			if a.Request != nil && !c.p.askedBeforeForget(a) {
 				if _, err := c.asked(a.Request.UserID, a.Request.RequestID); err != nil {
 					return nil, fmt.Errorf("record at %d: %w", a.Offset, err)
 				}

@@ -35,7 +35,7 @@ func (t *Table) Sent(partition int32, found []Message, behind Position) (trimmed
 // REQUIRES: p.mu is held.
 func (t *Table) found(p *partition, found []Message, behind Position) (trimmed []Outgoing, err error) {
 	if trimmed, err = t.unsent(p, found); err == nil {
-		_, err = t.trim(p, trimmed, Position{})
+		err = t.trim(p, trimmed, Position{})
 	}
 	if err == nil {
 		err = t.learn(p, found, behind)

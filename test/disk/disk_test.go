@@ -29,7 +29,8 @@ import (
 const (
 	diskMiB    = 150
 	minFreeMiB = 30
-	events     = 55_000 // write some 20 MiB of logs
+	events     = 120_000
+	users      = 30_000 // a batch of the fold writes each user's row once: with few of them hardly anything is written
 )
 
 // child is the environment variable under which the test binary is a service without a guard: broker, then directory.
@@ -105,7 +106,7 @@ func flood(t *testing.T) string {
 		var batch []consumer.Message
 		for range 1000 {
 			f := schemas.Feedback{
-				EventID: strconv.Itoa(at), UserID: fmt.Sprint("user-", rng.IntN(1500)), ItemID: fmt.Sprint("item-", rng.IntN(5000)),
+				EventID: strconv.Itoa(at), UserID: fmt.Sprint("user-", rng.IntN(users)), ItemID: fmt.Sprint("item-", rng.IntN(5000)),
 				Kind: schemas.KindLike, OccurredAt: time.Now(),
 			}
 			value, err := f.Encode()
