@@ -54,12 +54,12 @@ func metaOf(t *testing.T) (meta []byte) {
 	return meta
 }
 
-// What a restore holds in memory does not grow with the state: while 448 MiB are restored, what is alive stays below what Badger keeps to build tables in.
+// What a restore holds in memory does not grow with the state: while 640 MiB are restored, what is alive stays below what Badger keeps to build tables in.
 func TestRestoreMemoryIsBounded(t *testing.T) {
-	src := &bulk{values: 7168, meta: metaOf(t)}
+	src := &bulk{values: 10240, meta: metaOf(t)}
 	src.layout = Layout{Dim: townDim, Partitions: townPartitions}
 	m, path := mustCreate(t, t.TempDir(), src, Options{Compression: None})
-	if m.Size() < 448<<20 {
+	if m.Size() < 640<<20 {
 		t.Fatalf("the snapshot has %d bytes", m.Size())
 	}
 	alive := func() int64 {
@@ -73,7 +73,7 @@ func TestRestoreMemoryIsBounded(t *testing.T) {
 	load := func(ctx context.Context, dir string, m Manifest, next func() (key, value []byte, err error)) error {
 		n := 0
 		return into(ctx, dir, m, func() (key, value []byte, err error) {
-			if n%448 == 0 {
+			if n%640 == 0 {
 				now := alive()
 				if n == 0 {
 					first = now
@@ -89,7 +89,7 @@ func TestRestoreMemoryIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d MiB alive at the start, %d MiB at most", first>>20, most>>20)
-	if most-first > 400<<20 {
+	if most-first > 560<<20 {
 		t.Errorf("%d MiB more are alive than at the start", (most-first)>>20)
 	}
 	restored, err := table.Open(townOptions(filepath.Join(to, "s")))

@@ -133,8 +133,8 @@ const (
 	valueThreshold = 1 << 20
 	valueLogSize   = 128 << 20 // bounds a single value too
 	// baseTableSize is that of tables at the highest level; each below has twice as much. Whoever builds a table takes twice its size in
-	// memory at once, and Badger keeps eight such pieces: its own 2 MiB would be half a gibibyte in a restore or a large compaction.
-	baseTableSize = 512 << 10
+	// memory at once, and Badger keeps eight such pieces and up to sixteen that wait for the disk: its own 2 MiB would be half a gibibyte in a restore or a large compaction.
+	baseTableSize = 256 << 10
 	defaultCache  = 64 << 20
 
 	// MinFree is the free space, in bytes, below which nothing should write to a state: twice what its memtables hold, as logs and as the
