@@ -103,7 +103,8 @@ func (d *Demo) serviceConfig(brokerAddr, dir string) Config {
 	c.HTTP.Listen = d.config.Listen
 	// A minute's events are few: the cores learn more from each than the
 	// default takes, and the general lesson of birth is kept short for that.
-	c.Train.Steps, c.Train.BirthSteps, c.Train.BirthTargets = 6, 400, 8
+	c.Train.Steps, c.Train.BirthSteps, c.Train.BirthTargets = 6, 400, 4
+	c.Train.BornLR, c.Train.PseudoShare = 1e-3, .1
 	c.ONNXRuntime.Library = d.config.Library
 	return c
 }

@@ -18,7 +18,7 @@ import (
 
 // FileOptions say what is measured on a recording. Start from [DefaultFileOptions].
 type FileOptions struct {
-	HeldOut int // answers of each person that nobody learns, at most a third of theirs
+	HeldOut int // items of each person whose answers nobody learns, at most a third of theirs
 	Queries int // samples of each person for precision and recall
 	Asked   int // likes of the stream that are ranked before they are learned, at most
 	Draws   int // samples for such a rank
@@ -45,8 +45,8 @@ type FileReport struct {
 	Items   int    `json:"items"`
 	Dim     int    `json:"dim"`
 	People  int    `json:"people"`
-	Events  int    `json:"events"` // learned
-	HeldOut int    `json:"held_out"`
+	Events  int    `json:"events"`   // learned
+	HeldOut int    `json:"held_out"` // answers, each of an item that its person's stream does not have
 	Bad     int    `json:"bad"`
 	Unknown int    `json:"unknown_item"`
 	Resent  int    `json:"resent"`
@@ -107,8 +107,12 @@ func RunFiles(ctx context.Context, rec *Recording, recipe Recipe, o FileOptions)
 	p.run.o.Progress = o.Progress
 	acts := p.holdOut(rec.acts)
 	w.Shape.Events = len(acts)
+	heldOut := 0
+	for _, of := range p.held {
+		heldOut += len(of)
+	}
 	p.filed = &FileReport{
-		Seed: w.Seed, Items: w.Shape.Items, Dim: w.Dim, People: w.Shape.People, Events: len(acts), HeldOut: len(rec.acts) - len(acts),
+		Seed: w.Seed, Items: w.Shape.Items, Dim: w.Dim, People: w.Shape.People, Events: len(acts), HeldOut: heldOut,
 		Bad: rec.Bad, Unknown: rec.Unknown, Resent: rec.Resent, Next: []FileRow{}, HeldLikes: []FileRow{}, Seconds: p.report.Seconds,
 	}
 	if p.house, err = openHouse(&w, recipe.Window); err != nil {
@@ -134,33 +138,42 @@ func RunFiles(ctx context.Context, rec *Recording, recipe Recipe, o FileOptions)
 	return p.filed, nil
 }
 
-// holdOut keeps random answers of every person out of the stream and returns the rest. An undo says nothing by itself, and what says
-// nothing of taste is no answer.
+// holdOut keeps what every person said of some random items out of the stream, all that they did with those, and returns the rest. An
+// undo says nothing by itself, and what says nothing of taste is no answer; where somebody answered twice, the last answer counts.
 func (p *playback) holdOut(acts []act) (rest []act) {
-	answers := map[string][]int{}
+	type pair struct {
+		user string
+		item int
+	}
+	answers := map[pair]act{}
+	items := map[string][]int{}
 	var order []string
-	for i, a := range acts {
+	for _, a := range acts {
 		if a.event.Kind == schemas.KindUndo || p.class(a) == prior.ClassNone {
 			continue
 		}
-		if answers[a.user] == nil {
+		if items[a.user] == nil {
 			order = append(order, a.user)
 		}
-		answers[a.user] = append(answers[a.user], i)
+		of := pair{a.user, a.event.Item}
+		if _, ok := answers[of]; !ok {
+			items[a.user] = append(items[a.user], of.item)
+		}
+		answers[of] = a
 	}
-	out := map[int]bool{}
+	out := map[pair]bool{}
 	p.held = map[string][]act{}
 	for _, user := range order {
-		of := answers[user]
+		of := items[user]
 		p.rng.Shuffle(len(of), func(i, j int) { of[i], of[j] = of[j], of[i] })
-		for _, i := range of[:min(p.o.HeldOut, len(of)/3)] {
-			out[i] = true
-			p.held[user] = append(p.held[user], acts[i])
+		for _, item := range of[:min(p.o.HeldOut, len(of)/3)] {
+			out[pair{user, item}] = true
+			p.held[user] = append(p.held[user], answers[pair{user, item}])
 		}
 	}
 	liked := 0
-	for i, a := range acts {
-		if !out[i] {
+	for _, a := range acts {
+		if !out[pair{a.user, a.event.Item}] {
 			rest = append(rest, a)
 			if p.class(a).Positive() {
 				liked++
@@ -226,6 +239,7 @@ func (p *playback) rankNext(ctx context.Context, round []act) error {
 			if err != nil {
 				return err
 			}
+			s.leaveOut(p.world.Items[a.event.Item], a.event.Item)
 			subjects, items = append(subjects, s), append(items, a.event.Item)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,7 +84,8 @@ func TestFilesDirection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.HeldOut != 200 || got.Events != 1080 || got.People != 20 {
+	// 35 further events were of items that are held out.
+	if got.HeldOut != 200 || got.Events != 1280-200-35 || got.People != 20 {
 		t.Errorf("%d held out, %d events, %d people", got.HeldOut, got.Events, got.People)
 	}
 	if own, random := measure(t, got.Next, "rebeca", "rank"), measure(t, got.Next, "random", "rank"); own > random-.05 || random < .35 || random > .65 {
@@ -186,5 +188,35 @@ func TestPlace(t *testing.T) {
 	costs := []float64{3, 1, 2, 3, 9}
 	if got := place(0, []int{1, 2, 3, 4}, func(k int) float64 { return costs[k] }); got != 3.5 {
 		t.Errorf("rank %v, want 3.5: two are nearer, one is as near", got)
+	}
+}
+
+// Nothing that somebody did with a held-out item is left in the stream, and each such item is asked once, by the last answer.
+func TestHeldOutItemsLeaveTheStream(t *testing.T) {
+	var acts []act
+	for i := range 60 {
+		for _, kind := range []schemas.Kind{schemas.KindView, schemas.KindDislike, schemas.KindLike} {
+			acts = append(acts, act{fmt.Sprint("u", i%4), Event{Item: i / 4, Kind: kind}})
+		}
+	}
+	p := &playback{run: run{recipe: DefaultRecipe(16)}, o: FileOptions{HeldOut: 3, Asked: 10}, rng: random(1, useSplit, 0)}
+	rest := p.holdOut(acts)
+	held := 0
+	for user, of := range p.held {
+		held += len(of)
+		for i, a := range of {
+			if a.event.Kind != schemas.KindLike {
+				t.Errorf("%s is asked for a %s, the last answer was a like", user, a.event.Kind)
+			}
+			if slices.ContainsFunc(of[:i], func(b act) bool { return b.event.Item == a.event.Item }) {
+				t.Errorf("%s is asked twice for item %d", user, a.event.Item)
+			}
+			if slices.ContainsFunc(rest, func(b act) bool { return b.user == user && b.event.Item == a.event.Item }) {
+				t.Errorf("%s has item %d in the stream, and is asked for it", user, a.event.Item)
+			}
+		}
+	}
+	if held != 4*3 || len(rest) != len(acts)-3*held {
+		t.Errorf("%d answers are held out of %d acts, %d are left", held, len(acts), len(rest))
 	}
 }

@@ -138,6 +138,12 @@ func (s *Subject) Likes() (items []int) {
 	return items
 }
 
+// leaveOut drops what the window says of an item, of this embedding and index: it would be the answer to what comes next.
+func (s *Subject) leaveOut(embedding []float32, item int) {
+	s.Context = slices.DeleteFunc(s.Context, func(e prior.Entry) bool { return slices.Equal(e.Item, embedding) })
+	s.Window = slices.DeleteFunc(s.Window, func(e Seen) bool { return e.Item == item })
+}
+
 // subject reads a user; one without events has an empty window.
 func (h *house) subject(user string, index int, p Person) (Subject, error) {
 	row, _, err := h.User(user)

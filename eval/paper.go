@@ -247,7 +247,7 @@ func (x *experiment) givers(ctx context.Context) []giver {
 		}
 	}
 	plain := x.rebeca.recipe.Sampler
-	plain.Guidance, plain.Steps = 1, x.o.Steps
+	plain.Guidance, plain.Steps, plain.Anchor = 1, x.o.Steps, sampler.Anchor{}
 	of := func(choose func(person int) []int) func(int, int, *rand.Rand) ([][]float32, error) {
 		return func(person, n int, rng *rand.Rand) (out [][]float32, err error) {
 			from := choose(person)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 
 	"rebeca/prior"
 )
@@ -142,7 +141,7 @@ func (r *run) guesses(acts []act) ([]guess, error) {
 			return nil, err
 		}
 		item := r.world.Items[a.event.Item]
-		s.Context = slices.DeleteFunc(s.Context, func(e prior.Entry) bool { return slices.Equal(e.Item, item) })
+		s.leaveOut(item, a.event.Item)
 		out = append(out, guess{s.Context, item, class})
 	}
 	return out, nil

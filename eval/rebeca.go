@@ -171,16 +171,16 @@ func sampleAll(ctx context.Context, m *prior.Model, o sampler.Options, each []sa
 	return out, g.Wait()
 }
 
-// plain is the same prior without sharpening.
+// plain is the same prior without sharpening and from noise.
 type plain struct{ *Rebeca }
 
 // Name implements [Contestant].
 func (p plain) Name() string { return "rebeca_g1" }
 
-// Sample implements [Contestant]: guidance 1.
+// Sample implements [Contestant]: guidance 1, no start from a like.
 func (p plain) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
 	o := p.recipe.Sampler
-	o.Guidance = 1
+	o.Guidance, o.Anchor = 1, sampler.Anchor{}
 	return p.sample(ctx, subjects, n, seed, o)
 }
 

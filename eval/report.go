@@ -35,7 +35,7 @@ type Row struct {
 func newReport(w *World, r Recipe) *Report {
 	return &Report{
 		World: w.Shape, Seed: w.Seed, Base: w.BaseRate(), Seconds: map[string]float64{},
-		Recipe: map[string]any{"prior": r.Prior, "sampler": r.Sampler, "window": r.Window},
+		Recipe: map[string]any{"prior": r.Prior, "train": r.Train, "sampler": r.Sampler, "window": r.Window},
 	}
 }
 

@@ -47,6 +47,7 @@ type record struct {
 	Verdict   Verdict `json:"verdict"`
 	Current   int64   `json:"current"`              // number of the version in use once this was decided on
 	Reference int64   `json:"reference"`            // number of the version that the next candidate is held against
+	Judged    bool    `json:"judged,omitempty"`     // a version was held against another: from then on only one that was may be the reference
 	Strikes   int     `json:"strikes,omitempty"`    // candidates refused in a row, up to this one
 	Undone    int64   `json:"undone,omitempty"`     // steps behind that are in no weights any more: part of the random streams
 	From      int64   `json:"from,omitempty"`       // number of the checkpoint that an operator promoted

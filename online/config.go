@@ -91,14 +91,14 @@ type Config struct {
 	// Behind, if not nil, returns the number of events in the log that have
 	// not been pushed yet. It counts towards MaxLag and the reported backlog,
 	// and is called from several goroutines.
-	Behind func() int64
+	Behind func() int64 `json:"-"`
 	// Room, if not nil, returns an error while a checkpoint must not be written,
 	// for want of disk space; steps go on and are announced later.
-	Room func() error
+	Room func() error `json:"-"`
 	// CPUShare is the share of time that steps may take while Busy says so;
 	// the trainer sleeps for the rest. Busy nil means never busy.
 	CPUShare float64
-	Busy     func() bool
+	Busy     func() bool `json:"-"`
 
 	// HeldOut is the number of held-out events that a version is scored on,
 	// half of them the newest, half from before the version in use.
@@ -112,7 +112,7 @@ type Config struct {
 	// Tamper, if not nil, may spoil the batch of a step and its learning rate,
 	// after so many events: it shows the guard at work. See [FlipLabels] and
 	// [TimesRate].
-	Tamper func(events int64, b *prior.Batch, lr float64) float64
+	Tamper func(events int64, b *prior.Batch, lr float64) float64 `json:"-"`
 
 	// Seed is that of a new prior; one loaded from a checkpoint keeps its own.
 	Seed uint64

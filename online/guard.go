@@ -141,7 +141,8 @@ func (t *Trainer) decided(number int64, v Verdict, c comparison) {
 	}
 	if v.announced() {
 		r.Current = number
-		if v != Guarded || c.Worse <= 0 {
+		r.Judged = r.Judged || v == Guarded
+		if v == Guarded && c.Worse <= 0 || v == Unguarded && !r.Judged {
 			r.Reference = number
 		}
 	}
@@ -192,6 +193,7 @@ func (t *Trainer) goBack() error {
 func (t *Trainer) replaceWeights(cp *checkpoint) error {
 	t.fit(cp)
 	t.record.Undone += t.step - cp.step
+	t.record.Birth = cp.record.Birth // of the steps in the weights: the rate counts those after them
 	t.lossEMA.mean, t.untold = cp.record.LossEMA, 0
 	t.heldOut.renew() // or a world that has changed for good would be refused for ever
 	t.close()

@@ -197,8 +197,9 @@ func TestReferenceStaysWhileVersionsGetWorse(t *testing.T) {
 		current   int64
 		strikes   int
 	}{
-		{1, Unguarded, 0, 1, 1, 0}, {2, Guarded, -.1, 2, 2, 0}, {3, Guarded, .005, 2, 3, 0}, {4, Guarded, .009, 2, 4, 0},
+		{0, Unguarded, 0, 0, 0, 0}, {1, Unguarded, 0, 1, 1, 0}, {2, Guarded, -.1, 2, 2, 0}, {3, Guarded, .005, 2, 3, 0}, {4, Guarded, .009, 2, 4, 0},
 		{5, Refused, .02, 2, 4, 1}, {6, Refused, .02, 2, 4, 2}, {7, Held, -1, 2, 4, 0}, {8, Guarded, 0, 8, 8, 0},
+		{9, Unguarded, 0, 8, 9, 0}, // too few events now: it serves, but nobody knows that it is good
 	} {
 		tr.decided(c.number, c.verdict, comparison{ReferenceLoss: 1, Worse: c.worse})
 		r := tr.record

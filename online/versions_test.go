@@ -112,6 +112,27 @@ func TestPromotedTwiceDrawsAnew(t *testing.T) {
 	}
 }
 
+// TestPromotedInTheMiddleOfBirth: a version knows how many steps of birth are in
+// its weights, so the rest is taken anew and the rate is not that of steps to come.
+func TestPromotedInTheMiddleOfBirth(t *testing.T) {
+	c := quick()
+	c.BirthSteps, c.FirstSteps, c.BirthTargets = 16, 4, 4
+	w := newClusters(1, 3, 60)
+	s, d := driven(t, c, w)
+	first := s.heard()[0]
+	if s.record.Birth != 16 || first.Step != 4 {
+		t.Fatalf("born in %d steps, the first version is of step %d", s.record.Birth, first.Step)
+	}
+	d.Close()
+	if _, err := Promote(s.store.dir, first.Number, 0, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	again := newStation(t, c, w, s.store.dir)
+	if again.record.Birth != 4 || again.unborn() != 12 {
+		t.Errorf("%d steps of birth are said to be in the weights of step 4, %d are left", again.record.Birth, again.unborn())
+	}
+}
+
 func TestPromoteWhatIsNotThere(t *testing.T) {
 	w, dir := newClusters(1, 3, 60), t.TempDir()
 	idle := newStation(t, quick(), w, t.TempDir())

@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"rebeca/eval"
 	"rebeca/internal/figures"
-	"rebeca/internal/ort"
 )
 
 func evalCommand() *cobra.Command {
@@ -39,7 +36,6 @@ same seed gives the same report, its seconds excepted.
 	items := f.Int("items", 0, "size of the catalogue (default: the world's)")
 	persons := f.Int("people", 0, "number of people (default: the world's)")
 	dim := f.Int("dim", 0, "length of embeddings (default: the world's; worlds of pictures have 16)")
-	sets := f.StringArray("set", nil, "section.name=value of the recipe; may be repeated")
 	o := eval.DefaultOptions()
 	f.IntVar(&o.Asked, "asked", o.Asked, "people of each group that are asked")
 	f.IntVar(&o.Samples, "samples", o.Samples, "samples of each")
@@ -48,10 +44,9 @@ same seed gives the same report, its seconds excepted.
 	f.BoolVar(&o.Rivals, "rivals", false, "have other ways of learning take part, and say who wins where; several times the time")
 	sabotage := f.String("sabotage", "none", "spoil learning from the middle of the stream on, for a quarter of it, to see the guard at work: labels (flipped) or rate (30 times the learning rate)")
 	all := f.Bool("all", false, "print every row, those of the controls too, in place of the summary")
-	library := f.String("onnxruntime", "", "ONNX Runtime's shared library (default: $REBECA_ONNXRUNTIME, then the cache)")
 	report := f.String("report", "", "write the reports to this file, JSON lines, one a seed")
 	figuresFile := f.String("figures", "", "write the means over the seeds to this file, one flat JSON object of numbers")
-	asJSON := f.Bool("json", false, "print the reports as JSON lines in place of tables")
+	shared := newEvalFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		shape, err := eval.Named(*name)
 		if err != nil {
@@ -70,10 +65,8 @@ same seed gives the same report, its seconds excepted.
 			return usageError{fmt.Errorf("world %s: %w", *name, err)}
 		}
 		recipe := eval.DefaultRecipe(shape.Dim)
-		for _, s := range *sets {
-			if err := recipe.Set(s); err != nil {
-				return usageError{fmt.Errorf("--set %w", err)}
-			}
+		if err := shared.apply(&recipe); err != nil {
+			return err
 		}
 		tamper, ok := sabotages(shape.Events)[*sabotage]
 		if !ok {
@@ -88,15 +81,12 @@ same seed gives the same report, its seconds excepted.
 				return fmt.Errorf("--%s: %w", out.flag, err)
 			}
 		}
-		path, err := ort.Locate(*library)
+		log, err := shared.open(cmd)
 		if err != nil {
 			return err
 		}
-		if err := ort.Open(path); err != nil {
-			return err
-		}
-		o.Progress, o.Logger = cmd.ErrOrStderr(), newLogger(cmd.ErrOrStderr(), slog.LevelWarn)
-		s := &streamRun{shape: shape, recipe: recipe, options: o, out: cmd.OutOrStdout(), all: *all, json: *asJSON}
+		o.Progress, o.Logger = cmd.ErrOrStderr(), log
+		s := &streamRun{shape: shape, recipe: recipe, options: o, out: cmd.OutOrStdout(), all: *all, json: *shared.asJSON}
 		if err := s.play(cmd.Context(), *seeds); err != nil {
 			return err
 		}
@@ -155,10 +145,8 @@ func (s *streamRun) play(ctx context.Context, seeds []uint) error {
 
 // write keeps the reports and their means in files; an empty name is none.
 func (s *streamRun) write(report, means string) error {
-	if report != "" {
-		if err := os.WriteFile(report, s.lines, 0o644); err != nil {
-			return fmt.Errorf("--report: %w", err)
-		}
+	if err := writeReport(report, s.lines); err != nil {
+		return err
 	}
 	if means == "" {
 		return nil

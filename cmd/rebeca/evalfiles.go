@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
 	"rebeca/dataset"
 	"rebeca/eval"
-	"rebeca/internal/ort"
 	"rebeca/table"
 )
 
@@ -36,9 +34,7 @@ records. Events are learned in the order of the file.`,
 	classes := f.String("classes", "default", "what kinds of feedback mean: default, or paper (ratings of 4 and more are likes, others dislikes)")
 	f.IntVar(&o.HeldOut, "held-out", o.HeldOut, "answers of each person that are not learned, at most a third of theirs")
 	f.IntVar(&o.Asked, "asked", o.Asked, "likes of the stream that are ranked, at most")
-	sets := f.StringArray("set", nil, "section.name=value of the recipe, as of eval stream; may be repeated")
-	library := f.String("onnxruntime", "", "ONNX Runtime's shared library (default: $REBECA_ONNXRUNTIME, then the cache)")
-	asJSON := f.Bool("json", false, "print the report as JSON in place of tables")
+	shared := newEvalFlags(cmd)
 	require(cmd, "items", "events")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if r.Skip, err = skips(*onError); err != nil {
@@ -60,25 +56,20 @@ records. Events are learned in the order of the file.`,
 		if recipe.Window.Classes, err = table.Preset(*classes); err != nil {
 			return usageError{fmt.Errorf("--classes: %w", err)}
 		}
-		for _, s := range *sets {
-			if err := recipe.Set(s); err != nil {
-				return usageError{fmt.Errorf("--set %w", err)}
-			}
+		if err := shared.apply(&recipe); err != nil {
+			return err
 		}
-		path, err := ort.Locate(*library)
+		log, err := shared.open(cmd)
 		if err != nil {
 			return err
 		}
-		if err := ort.Open(path); err != nil {
-			return err
-		}
-		o.Progress, o.Logger = cmd.ErrOrStderr(), newLogger(cmd.ErrOrStderr(), slog.LevelWarn)
+		o.Progress, o.Logger = cmd.ErrOrStderr(), log
 		recipe.Train.Seed = r.Seed
 		got, err := eval.RunFiles(cmd.Context(), rec, recipe, o)
 		if err != nil {
 			return err
 		}
-		if *asJSON {
+		if *shared.asJSON {
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(got)
 		}
 		return got.Table(cmd.OutOrStdout())

@@ -3,16 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"math"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"rebeca/eval"
-	"rebeca/internal/ort"
 	"rebeca/online"
 	"rebeca/prior"
 )
@@ -38,10 +35,8 @@ was generated as well.`,
 	f.IntVar(&o.Samples, "samples", o.Samples, "samples of each")
 	shares := f.Float64Slice("catalogue", []float64{0, .1, .5}, "shares of impressions of the catalogue, one run each")
 	targets := f.StringSlice("targets", []string{"catalogue", "everything"}, "what may be a target, one run each")
-	sets := f.StringArray("set", nil, "section.name=value of the recipe; may be repeated")
-	library := f.String("onnxruntime", "", "ONNX Runtime's shared library (default: $REBECA_ONNXRUNTIME, then the cache)")
 	report := f.String("report", "", "write the reports to this file, JSON lines")
-	asJSON := f.Bool("json", false, "print the reports as JSON lines in place of tables")
+	shared := newEvalFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		shape, err := eval.Named(*name)
 		if err != nil {
@@ -52,10 +47,8 @@ was generated as well.`,
 			return usageError{fmt.Errorf("world %s: %w", *name, err)}
 		}
 		recipe := eval.DefaultRecipe(shape.Dim)
-		for _, s := range *sets {
-			if err := recipe.Set(s); err != nil {
-				return usageError{fmt.Errorf("--set %w", err)}
-			}
+		if err := shared.apply(&recipe); err != nil {
+			return err
 		}
 		for _, t := range *targets {
 			if !slices.Contains([]string{"catalogue", "everything"}, t) {
@@ -70,14 +63,11 @@ was generated as well.`,
 		if err := writable(*report); err != nil {
 			return fmt.Errorf("--report: %w", err)
 		}
-		path, err := ort.Locate(*library)
+		log, err := shared.open(cmd)
 		if err != nil {
 			return err
 		}
-		if err := ort.Open(path); err != nil {
-			return err
-		}
-		o.Progress, o.Logger = cmd.ErrOrStderr(), newLogger(cmd.ErrOrStderr(), slog.LevelError)
+		o.Progress, o.Logger = cmd.ErrOrStderr(), log
 		worlds := &eval.Worlds{Runtime: recipe.Runtime, Progress: o.Progress}
 		var lines []byte
 		for _, seed := range *seeds {
@@ -98,7 +88,7 @@ was generated as well.`,
 						return fmt.Errorf("encoding the report: %w", err)
 					}
 					lines = append(append(lines, line...), '\n')
-					if *asJSON {
+					if *shared.asJSON {
 						_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", line)
 					} else if err = got.Table(cmd.OutOrStdout()); err == nil {
 						_, err = fmt.Fprintln(cmd.OutOrStdout())
@@ -109,13 +99,7 @@ was generated as well.`,
 				}
 			}
 		}
-		if *report == "" {
-			return nil
-		}
-		if err := os.WriteFile(*report, lines, 0o644); err != nil {
-			return fmt.Errorf("--report: %w", err)
-		}
-		return nil
+		return writeReport(*report, lines)
 	}
 	return cmd
 }
