@@ -251,7 +251,7 @@ func (g *generator) Run(ctx context.Context) error {
 		g.switchPrior()
 		wait := time.Hour
 		if g.current != nil {
-			some, until, err := g.work()
+			some, until, err := g.work(ctx)
 			if err != nil {
 				return err
 			}
@@ -271,12 +271,12 @@ func (g *generator) Run(ctx context.Context) error {
 
 // work makes one batch of what is due, or brings vectors up to date; until is
 // how long nothing more is due where it found nothing to do.
-func (g *generator) work() (some bool, until time.Duration, err error) {
+func (g *generator) work(ctx context.Context) (some bool, until time.Duration, err error) {
 	g.batch.Lock()
 	defer g.batch.Unlock()
 	batch, until := g.take(time.Now())
 	if len(batch) > 0 {
-		return true, 0, g.generate(batch)
+		return true, 0, g.generate(ctx, batch)
 	}
 	some, err = g.refresh()
 	return some, until, err
@@ -404,9 +404,13 @@ func (g *generator) subjects(users []string, partitions []int32) ([]subject, err
 // generate makes the images of a batch and completes the intents that have all
 // of theirs; the others wait for their next chunk. What the model or the
 // decoder refuses is tried again.
-func (g *generator) generate(batch []chunk) error {
+func (g *generator) generate(ctx context.Context, batch []chunk) error {
 	start := time.Now()
-	done, err := g.makeImages(batch)
+	done, err := g.makeImages(ctx, batch)
+	if err != nil && ctx.Err() != nil {
+		g.again(batch, start) // told to stop; they wait in the table
+		return nil
+	}
 	if err != nil {
 		g.log.Error("generating failed; trying again", "err", err, "intents", len(batch))
 		g.metrics.failures.Inc()
@@ -452,7 +456,7 @@ func (g *generator) again(batch []chunk, due time.Time) {
 
 // makeImages adds its images to every chunk's intent and returns the
 // completions of those that have all; the others' are zero.
-func (g *generator) makeImages(batch []chunk) ([]table.Completion, error) {
+func (g *generator) makeImages(ctx context.Context, batch []chunk) ([]table.Completion, error) {
 	users, partitions := make([]string, len(batch)), make([]int32, len(batch))
 	for i, c := range batch {
 		users[i], partitions[i] = c.UserID, c.Partition
@@ -480,7 +484,7 @@ func (g *generator) makeImages(batch []chunk) ([]table.Completion, error) {
 	for i := range records {
 		records[i].Embedding = embeddings[i]
 	}
-	if err := g.decode(records, withImage); err != nil {
+	if err := g.decode(ctx, records, withImage); err != nil {
 		return nil, err
 	}
 	out := make([]table.Completion, len(batch))
@@ -524,19 +528,23 @@ func (g *generator) plan(q *queued, s subject, k int) (sampler.Job, schemas.Gene
 }
 
 // decode fills in the images of the records named by at.
-func (g *generator) decode(records []schemas.Generated, at []int) error {
+func (g *generator) decode(ctx context.Context, records []schemas.Generated, at []int) error {
 	if len(at) == 0 {
 		return nil
 	}
-	embeddings := make([][]float32, len(at))
+	embeddings, seeds := make([][]float32, len(at)), make([]uint64, len(at))
 	for i, r := range at {
-		embeddings[i] = records[r].Embedding
+		embeddings[i], seeds[i] = records[r].Embedding, records[r].Seed
 	}
-	images, err := g.decoder.Decode(embeddings)
+	images, err := g.decoder.Decode(ctx, embeddings, seeds, nil)
 	if err != nil {
 		return fmt.Errorf("decoding %d embeddings: %w", len(at), err)
 	}
 	for i, r := range at {
+		if images[i] == nil {
+			g.log.Warn("the decoder's safety checker withheld a picture", "id", records[r].ID)
+			continue
+		}
 		if records[r].Image, err = inlineImage(images[i]); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package rebeca
 
 import (
+	"context"
 	"fmt"
 	"image"
 	"log/slog"
@@ -18,13 +19,13 @@ type Sampled struct {
 	PriorVersion string      `json:"prior_version"`
 	Events       uint64      `json:"events_folded"`
 	Embedding    []float32   `json:"embedding"` // [dim], catalogue scale
-	Image        image.Image `json:"-"`         // nil without a decoder
+	Image        image.Image `json:"-"`         // nil without a decoder, and where its safety checker withheld it
 }
 
 // SampleUser makes n images for a user from a state and the newest checkpoint
 // beside it, without Kafka. A user without feedback gets population taste.
 // The same state, checkpoint and seed give the same images.
-func SampleUser(c Config, t *table.Table, user string, n int, seed uint64, log *slog.Logger) ([]Sampled, error) {
+func SampleUser(ctx context.Context, c Config, t *table.Table, user string, n int, seed uint64, log *slog.Logger) ([]Sampled, error) {
 	cp, ok, err := online.Newest(c.priorDir(), log)
 	if err != nil {
 		return nil, err
@@ -48,17 +49,17 @@ func SampleUser(c Config, t *table.Table, user string, n int, seed uint64, log *
 	if err != nil {
 		return nil, fmt.Errorf("reading user %q: %w", user, err)
 	}
-	context, _ := t.Context(row)
-	conds, err := lp.model.Encode([]prior.Context{context})
+	window, _ := t.Context(row)
+	conds, err := lp.model.Encode([]prior.Context{window})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the window of %q: %w", user, err)
 	}
-	jobs := sampleJobs(sampler.Job{Cond: conds[0], Window: context, Label: prior.StrongPositive, Guidance: c.Sampler.Guidance}, n, seed)
+	jobs := sampleJobs(sampler.Job{Cond: conds[0], Window: window, Label: prior.StrongPositive, Guidance: c.Sampler.Guidance}, n, seed)
 	embeddings, err := sampler.Sample(lp.model, c.samplerOptions(), jobs)
 	if err != nil {
 		return nil, fmt.Errorf("sampling for %q: %w", user, err)
 	}
-	out, err := decoded(d, jobs, embeddings)
+	out, err := decoded(ctx, d, jobs, embeddings)
 	if err != nil {
 		return nil, fmt.Errorf("decoding for %q: %w", user, err)
 	}
@@ -80,7 +81,7 @@ func sampleJobs(job sampler.Job, n int, seed uint64) []sampler.Job {
 
 // decoded puts the embeddings of jobs together with their pictures, of which
 // there are none where d is nil.
-func decoded(d *sampler.Decoder, jobs []sampler.Job, embeddings [][]float32) ([]Sampled, error) {
+func decoded(ctx context.Context, d *sampler.Decoder, jobs []sampler.Job, embeddings [][]float32) ([]Sampled, error) {
 	out := make([]Sampled, len(jobs))
 	for i, j := range jobs {
 		out[i] = Sampled{Seed: j.Seed, Embedding: embeddings[i]}
@@ -88,7 +89,11 @@ func decoded(d *sampler.Decoder, jobs []sampler.Job, embeddings [][]float32) ([]
 	if d == nil {
 		return out, nil
 	}
-	images, err := d.Decode(embeddings)
+	seeds := make([]uint64, len(jobs))
+	for i, j := range jobs {
+		seeds[i] = j.Seed
+	}
+	images, err := d.Decode(ctx, embeddings, seeds, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func SamplePrior(ctx context.Context, c Config, p PriorSample) ([]Sampled, error
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.Checkpoint, err)
 	}
-	out, err := decoded(d, jobs, embeddings)
+	out, err := decoded(ctx, d, jobs, embeddings)
 	if err != nil {
 		return nil, fmt.Errorf("decoding samples of %s: %w", p.Checkpoint, err)
 	}

@@ -82,7 +82,7 @@ func (x *experiment) illustrate(ctx context.Context) error {
 		for range pictured {
 			liked = append(liked, x.world.Items[likes[rng.IntN(len(likes))]])
 		}
-		if err := x.strip(&person, p, dec, "liked", liked); err != nil {
+		if err := x.strip(ctx, &person, p, dec, "liked", liked); err != nil {
 			return err
 		}
 		for gi, g := range givers {
@@ -91,7 +91,7 @@ func (x *experiment) illustrate(ctx context.Context) error {
 				return err
 			}
 			title := []string{"made, guidance 1", "made, as shipped"}[gi]
-			if err := x.strip(&person, p, dec, title, samples[:pictured]); err != nil {
+			if err := x.strip(ctx, &person, p, dec, title, samples[:pictured]); err != nil {
 				return err
 			}
 			if gi == 0 {
@@ -107,8 +107,8 @@ func (x *experiment) illustrate(ctx context.Context) error {
 	return nil
 }
 
-func (x *experiment) strip(to *portrait, p int, dec *sampler.Decoder, title string, embeddings [][]float32) error {
-	images, err := dec.Decode(embeddings)
+func (x *experiment) strip(ctx context.Context, to *portrait, p int, dec *sampler.Decoder, title string, embeddings [][]float32) error {
+	images, err := dec.Decode(ctx, embeddings, nil, nil)
 	if err != nil {
 		return fmt.Errorf("decoding pictures: %w", err)
 	}

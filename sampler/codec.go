@@ -1,6 +1,7 @@
 package sampler
 
 import (
+	"context"
 	"fmt"
 	"image"
 	"image/draw"
@@ -48,7 +49,14 @@ func (d *Decoder) Size() image.Point { return image.Pt(d.m.Decoder.Width, d.m.De
 // Decode gives one opaque *image.RGBA for each embedding [Dim] in the catalogue's scale. An embedding always gives the
 // same pixels: every run has the manifest's batch, padded with zeros. An embedding of another length or a value that is
 // not finite, on either side, is an error that names the row.
-func (d *Decoder) Decode(embeddings [][]float32) ([]image.Image, error) {
+//
+// seeds has one for each embedding, what a decoder draws its noise by; nil is 0 for all, and one that draws none ignores it. progress, if
+// not nil, is told how many passes of the network are done of how many. When ctx ends, so does Decode, with its error. An image that is
+// nil was withheld by the decoder's safety checker.
+func (d *Decoder) Decode(ctx context.Context, embeddings [][]float32, seeds []uint64, progress func(done, total int)) ([]image.Image, error) {
+	if seeds != nil && len(seeds) != len(embeddings) {
+		panic(fmt.Sprintf("sampler: decoding %d embeddings with %d seeds", len(embeddings), len(seeds)))
+	}
 	for i, e := range embeddings {
 		if len(e) != d.m.Dim {
 			return nil, fmt.Errorf("decoding embedding %d: %d values where %q takes %d", i, len(e), d.m.Name, d.m.Dim)
@@ -59,7 +67,7 @@ func (d *Decoder) Decode(embeddings [][]float32) ([]image.Image, error) {
 	}
 	p := d.m.Decoder
 	out := make([]image.Image, len(embeddings))
-	err := d.network.run(len(embeddings),
+	err := d.network.run(ctx, len(embeddings), progress,
 		func(i int, dst []float32) error { copy(dst, embeddings[i]); return nil },
 		func(i int, src []float32) (err error) { out[i], err = p.pixels(src); return err })
 	if err != nil {
@@ -110,7 +118,7 @@ func (e *Encoder) Encode(images []image.Image) ([][]float32, error) {
 		}
 	}
 	out := make([][]float32, len(images))
-	err := e.network.run(len(images),
+	err := e.network.run(context.Background(), len(images), nil,
 		func(i int, dst []float32) error { p.values(dst, images[i]); return nil },
 		func(i int, src []float32) error {
 			if k := slices.IndexFunc(src, notFinite); k >= 0 {
@@ -267,8 +275,8 @@ func rowSize(shape []int64) int {
 }
 
 // run puts n rows through the network, in batches of its one shape: fill writes row i, drain reads its result. Errors
-// begin with the row.
-func (n *network) run(rows int, fill, drain func(i int, row []float32) error) error {
+// begin with the row. progress may be nil.
+func (n *network) run(ctx context.Context, rows int, progress func(done, total int), fill, drain func(i int, row []float32) error) error {
 	n.closing.RLock()
 	defer n.closing.RUnlock()
 	if n.closed {
@@ -279,6 +287,9 @@ func (n *network) run(rows int, fill, drain func(i int, row []float32) error) er
 	batch := int(n.in[0])
 	for start := 0; start < rows; start += batch {
 		k := min(batch, rows-start)
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("rows %d to %d: %w", start, start+k-1, err)
+		}
 		in := t.in.Data()
 		for i := range k {
 			if err := fill(start+i, in[i*n.inRow:(i+1)*n.inRow]); err != nil {
@@ -293,6 +304,9 @@ func (n *network) run(rows int, fill, drain func(i int, row []float32) error) er
 			if err := drain(start+i, t.out.Data()[i*n.outRow:(i+1)*n.outRow]); err != nil {
 				return fmt.Errorf("row %d: %w", start+i, err)
 			}
+		}
+		if progress != nil {
+			progress(start/batch+1, (rows+batch-1)/batch)
 		}
 	}
 	return nil

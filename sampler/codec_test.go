@@ -1,6 +1,8 @@
 package sampler
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -71,7 +73,7 @@ func TestDecode(t *testing.T) {
 		}
 		for _, n := range []int{0, 1, tinyBatch, 2*tinyBatch + 1} {
 			zs := randomEmbeddings(n, tinyDim)
-			images, err := d.Decode(zs)
+			images, err := d.Decode(t.Context(), zs, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,14 +114,14 @@ func checkTinyImage(t *testing.T, z []float32, img *image.RGBA) {
 func TestDecodeDoesNotDependOnNeighbours(t *testing.T) {
 	d, _ := openTiny(t, -1)
 	zs := randomEmbeddings(11, tinyDim)
-	together, err := d.Decode(zs)
+	together, err := d.Decode(t.Context(), zs, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	for i, z := range zs {
 		wg.Go(func() {
-			alone, err := d.Decode([][]float32{z})
+			alone, err := d.Decode(t.Context(), [][]float32{z}, nil, nil)
 			if err != nil {
 				t.Error(err)
 				return
@@ -181,7 +183,7 @@ func TestCodecRefuses(t *testing.T) {
 		"decoding embedding 0: value 2 is NaN":                  {{0, 0, nan, 0}},
 		"decoding row 1: pixel":                                 {{0, 0, 0, 0}, {huge, huge, huge, huge}},
 	} {
-		if _, err := d.Decode(zs); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := d.Decode(t.Context(), zs, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
@@ -207,7 +209,7 @@ func TestUseAfterCloseIsABug(t *testing.T) {
 			t.Errorf("recovered %v", r)
 		}
 	}()
-	d.Decode(make([][]float32, 0))
+	d.Decode(t.Context(), make([][]float32, 0), nil, nil)
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -242,5 +244,26 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	if _, err := OpenDecoder(codecFS(t, m, -1), "other.json", ort.Options{}); err == nil || !strings.Contains(err.Error(), "other.json: reading manifest") {
 		t.Errorf("no manifest: error %v", err)
+	}
+}
+
+func TestDecodeTellsAndStops(t *testing.T) {
+	d, _ := openTiny(t, tinyBatch)
+	zs := make([][]float32, 2*tinyBatch+1)
+	for i := range zs {
+		zs[i] = make([]float32, tinyDim)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var told [][2]int
+	if _, err := d.Decode(ctx, zs, make([]uint64, len(zs)), func(done, total int) { told = append(told, [2]int{done, total}) }); err != nil {
+		t.Fatal(err)
+	}
+	if want := [][2]int{{1, 3}, {2, 3}, {3, 3}}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	calls := 0
+	_, err := d.Decode(ctx, zs, nil, func(int, int) { calls++; cancel() })
+	if !errors.Is(err, context.Canceled) || calls != 1 {
+		t.Errorf("%v after %d passes, want %v after one", err, calls, context.Canceled)
 	}
 }

@@ -89,7 +89,7 @@ func sampleCommand() *cobra.Command {
 		if err := c.OpenRuntime(); err != nil {
 			return err
 		}
-		samples, err := rebeca.SampleUser(c, t, *user, *n, *seed, newLogger(cmd.ErrOrStderr(), slog.LevelWarn))
+		samples, err := rebeca.SampleUser(cmd.Context(), c, t, *user, *n, *seed, newLogger(cmd.ErrOrStderr(), slog.LevelWarn))
 		if err != nil {
 			return err
 		}
