@@ -18,7 +18,7 @@ var (
 // generation from copying. The highest precision of a group is marked among those who are no oracle; "real" are fresh likes.
 func (r *Report) Contest(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-16s %9s %8s", "", "examples", "seconds")
+	fmt.Fprintf(&b, "%-16s %9s %9s %8s", "", "of events", "pseudo", "seconds")
 	for _, g := range contestGroups {
 		fmt.Fprintf(&b, " %7s", g)
 	}
@@ -40,8 +40,8 @@ func (r *Report) Contest(w io.Writer) error {
 		}
 	}
 	for _, name := range names {
-		examples, seconds := r.cost(name)
-		fmt.Fprintf(&b, "%-16s %9s %8s", name, examples, seconds)
+		examples, pseudo, seconds := r.cost(name)
+		fmt.Fprintf(&b, "%-16s %9s %9s %8s", name, examples, pseudo, seconds)
 		for _, g := range contestGroups {
 			p, ok := r.figure("all", g, column{of: name, measure: "p"})
 			switch {
@@ -69,13 +69,13 @@ func (r *Report) Contest(w io.Writer) error {
 // competes reports whether a contestant knows no more than the stream.
 func competes(name string) bool { return name != "real" && !strings.HasPrefix(name, "oracle") }
 
-// cost says what a contestant's learning took; nothing for those who learn nothing.
-func (r *Report) cost(name string) (examples, seconds string) {
+// cost says what a contestant's learning took, examples of events and of pseudo-users apart; nothing for those who learn nothing.
+func (r *Report) cost(name string) (examples, pseudo, seconds string) {
 	spent, parts := r.Spent, []string{"birth", "learn", "rest"}
 	if name != "rebeca" {
 		at := slices.IndexFunc(r.Rivals, func(s RivalSpent) bool { return s.Of == name })
 		if at < 0 {
-			return "-", "-"
+			return "-", "-", "-"
 		}
 		spent, parts = r.Rivals[at].Spent, []string{"learn_" + name}
 	}
@@ -83,5 +83,5 @@ func (r *Report) cost(name string) (examples, seconds string) {
 	for _, p := range parts {
 		sum += r.Seconds[p]
 	}
-	return fmt.Sprint(spent.Examples), fmt.Sprintf("%.0f", sum)
+	return fmt.Sprint(spent.ofEvents()), fmt.Sprint(spent.Pseudo), fmt.Sprintf("%.0f", sum)
 }

@@ -35,10 +35,19 @@ type Learner interface {
 type Spent struct {
 	Steps    int64 `json:"steps"`
 	Examples int64 `json:"examples"`
+	Pseudo   int64 `json:"pseudo,omitempty"` // of the examples, those of pseudo-users: the others are of events
 
 	Versions int64 `json:"versions,omitempty"` // number of the last one that was announced
 	Refused  int64 `json:"refused,omitempty"`  // candidates that the guard refused
 	Returns  int64 `json:"returns,omitempty"`  // times that learning went back to the last good version
+}
+
+// ofEvents is the number of examples that are not pseudo-users'.
+func (s Spent) ofEvents() int64 { return s.Examples - s.Pseudo }
+
+// String says both kinds of examples.
+func (s Spent) String() string {
+	return fmt.Sprintf("%d steps on %d examples of events and %d of pseudo-users", s.Steps, s.ofEvents(), s.Pseudo)
 }
 
 // control is a contestant that learns nothing: each embedding is drawn by itself.

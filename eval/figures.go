@@ -31,6 +31,7 @@ func Figures(reports []*Report) map[string]float64 {
 		}
 		add("steps", float64(r.Spent.Steps))
 		add("examples", float64(r.Spent.Examples))
+		add("pseudo_examples", float64(r.Spent.Pseudo))
 		add("events", float64(r.World.Events))
 	}
 	out := map[string]float64{"seeds": float64(len(reports))}

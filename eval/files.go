@@ -411,7 +411,7 @@ func (r *FileReport) Table(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d items of %d dimensions, %d people, %d events learned in one pass, %d held out; passed over: %d bad rows, %d about unknown items, %d resent\n",
 		r.Items, r.Dim, r.People, r.Events, r.HeldOut, r.Bad, r.Unknown, r.Resent)
-	fmt.Fprintf(&b, "%d steps on %d examples\n", r.Spent.Steps, r.Spent.Examples)
+	fmt.Fprintf(&b, "%s\n", r.Spent)
 	for _, part := range []struct {
 		title   string
 		rows    []FileRow

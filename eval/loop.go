@@ -294,7 +294,7 @@ func (r *LoopReport) Table(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "world %s, seed %d: %d people, %d events, then %d impressions a person and round, %.0f %% of the catalogue; targets: %s\n",
 		r.World.Name, r.Seed, r.World.People, r.Start, r.Each, 100*r.Catalogue, targets)
-	fmt.Fprintf(&b, "%d steps on %d examples; %d versions refused\n\n%-6s %8s %8s", r.Spent.Steps, r.Spent.Examples, r.Spent.Refused, "round", "usable", "liked")
+	fmt.Fprintf(&b, "%s; %d versions refused\n\n%-6s %8s %8s", r.Spent, r.Spent.Refused, "round", "usable", "liked")
 	for _, name := range loopMeasures {
 		fmt.Fprintf(&b, " %10s", name)
 	}

@@ -211,7 +211,7 @@ func (r *PaperReport) names() [][2]string {
 // Table writes the figures for people.
 func (r *PaperReport) Table(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "the paper's controlled experiment, seed %d: %d items, %d ratings in one pass, %d steps on %d examples;", r.Seed, r.Items, r.Rows, r.Spent.Steps, r.Spent.Examples)
+	fmt.Fprintf(&b, "the paper's controlled experiment, seed %d: %d items, %d ratings in one pass, %s;", r.Seed, r.Items, r.Rows, r.Spent)
 	for _, part := range []string{"prepare", "birth", "learn", "measure", "total"} {
 		fmt.Fprintf(&b, " %s %.0f s", part, r.Seconds[part])
 	}

@@ -111,7 +111,7 @@ func (c *Rebeca) Ready() string {
 // Spent implements [Learner].
 func (c *Rebeca) Spent() Spent {
 	s := c.trainer.Status()
-	return Spent{Steps: s.Step, Examples: s.Examples, Versions: s.Number, Refused: s.RefusedVersions, Returns: s.Returns}
+	return Spent{Steps: s.Step, Examples: s.Examples, Pseudo: s.Pseudo, Versions: s.Number, Refused: s.RefusedVersions, Returns: s.Returns}
 }
 
 // Close implements [Learner].

@@ -62,8 +62,8 @@ func (r *Report) Table(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "world %s, seed %d: %d items, %d tastes, %d people, %d events; base rate %.3f\n",
 		r.World.Name, r.Seed, r.World.Items, r.World.Tastes, r.World.People, r.World.Events, r.Base)
-	fmt.Fprintf(&b, "%d steps on %d examples; version %d, %d candidates refused, learning went back %d times\nseconds:",
-		r.Spent.Steps, r.Spent.Examples, r.Spent.Versions, r.Spent.Refused, r.Spent.Returns)
+	fmt.Fprintf(&b, "%s; version %d, %d candidates refused, learning went back %d times\nseconds:",
+		r.Spent, r.Spent.Versions, r.Spent.Refused, r.Spent.Returns)
 	for _, part := range []string{"prepare", "birth", "fold", "learn", "rest", "predict", "measure", "total"} {
 		fmt.Fprintf(&b, " %s %.1f", part, r.Seconds[part])
 	}

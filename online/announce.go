@@ -117,7 +117,7 @@ func (t *Trainer) tell(ctx context.Context) error {
 func (c *checkpoint) announcement(at time.Time) schemas.PriorVersion {
 	m := map[string]float64{
 		"loss": c.record.Loss, "loss_ema": c.record.LossEMA,
-		"examples": float64(c.record.Examples), "events": float64(c.record.Events),
+		"examples": float64(c.record.Examples), "pseudo_examples": float64(c.record.Pseudo), "events": float64(c.record.Events),
 	}
 	switch c.record.Verdict {
 	case Unguarded:

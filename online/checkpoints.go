@@ -36,6 +36,7 @@ type record struct {
 	Cursor   map[int32]int64 `json:"cursor"`   // next offset by partition
 	Events   int64           `json:"events"`   // consumed since birth
 	Examples int64           `json:"examples"` // targets learned from
+	Pseudo   int64           `json:"pseudo"`   // of them, pseudo-users'
 	Owed     int64           `json:"owed"`     // consumed events whose steps are still to be taken
 	Birth    int64           `json:"birth"`    // steps taken on pseudo-users alone
 	Grown    bool            `json:"grown"`    // past birth: no step on pseudo-users alone any more

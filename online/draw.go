@@ -41,6 +41,7 @@ type tally struct {
 	Gone              int // fresh events no longer in their user's window
 	Entries, Unsolved int // window entries looked up, and those of no known embedding
 	Targets           int
+	PseudoTargets     int // of them, pseudo-users'
 }
 
 func (t *tally) add(o tally) {
@@ -55,6 +56,7 @@ func (t *tally) add(o tally) {
 	t.Entries += o.Entries
 	t.Unsolved += o.Unsolved
 	t.Targets += o.Targets
+	t.PseudoTargets += o.PseudoTargets
 }
 
 // drawer assembles batches from the table. It is a function of the table, the
@@ -176,9 +178,11 @@ func (d *drawer) invent(rng *rand.Rand, n, targets int) {
 		}
 		d.entries[c] = ctx
 		d.batch.Contexts = append(d.batch.Contexts, prior.Context(ctx))
+		first := len(d.batch.Targets)
 		for _, e := range next {
 			d.target(c, e, drop < d.cfg.LabelDropout)
 		}
+		d.tally.PseudoTargets += len(d.batch.Targets) - first
 		if drop < d.cfg.LabelDropout {
 			d.tally.Unlabelled++
 		}

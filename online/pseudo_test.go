@@ -182,6 +182,15 @@ func TestPseudoContexts(t *testing.T) {
 	if err != nil || tally.Pseudo != n/4 || tally.Fresh == 0 || tally.Fresh+tally.Pseudo+tally.Replayed != n || len(b.Contexts) != n {
 		t.Errorf("%d fresh, %d pseudo, %d replayed of %d contexts: %v", tally.Fresh, tally.Pseudo, tally.Replayed, n, err)
 	}
+	invented := 0
+	for _, g := range b.Targets {
+		if tally.Fresh <= g.Context && g.Context < tally.Fresh+tally.Pseudo {
+			invented++
+		}
+	}
+	if tally.PseudoTargets != invented || invented == 0 || tally.Targets != len(b.Targets) {
+		t.Errorf("%d of %d targets are said to be pseudo-users', %d of %d are", tally.PseudoTargets, tally.Targets, invented, len(b.Targets))
+	}
 	empty := newTown()
 	empty.shop = w.shop
 	d = newDrawer(DefaultConfig(), smallPrior(), empty, w.shop)
@@ -213,8 +222,15 @@ func TestBornOfTheCatalogue(t *testing.T) {
 	if first := s.heard()[0]; first.Step != int64(cfg.FirstSteps) {
 		t.Errorf("version 1 is of step %d, expected %d", first.Step, cfg.FirstSteps)
 	}
+	birth := s.Status()
+	if birth.Examples == 0 || birth.Pseudo != birth.Examples {
+		t.Errorf("%d of the %d examples of birth are of pseudo-users", birth.Pseudo, birth.Examples)
+	}
 	s.push(w.events(128, 8))
 	await(t, "the events are known", func() bool { st := s.Status(); return st.Events == 128 && s.last().Step == 12+4 })
+	if st := s.Status(); st.Pseudo <= birth.Pseudo || st.Pseudo-birth.Pseudo >= st.Examples-birth.Examples {
+		t.Errorf("%d of %d examples of the rounds are of pseudo-users", st.Pseudo-birth.Pseudo, st.Examples-birth.Examples)
+	}
 	s.stop()
 
 	s = newStation(t, cfg, w, dir)

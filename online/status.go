@@ -47,6 +47,7 @@ type Status struct {
 
 	Events   int64 `json:"events"`   // consumed since birth of the prior
 	Examples int64 `json:"examples"` // targets learned from
+	Pseudo   int64 `json:"pseudo"`   // of them, those of pseudo-users
 	Skipped  int64 `json:"skipped"`  // steps not taken because of the lag, since start
 	Refused  int64 `json:"refused"`  // steps of no finite loss
 
@@ -127,12 +128,12 @@ func (m *runningMean) add(v, decay float64) {
 
 // metrics are the trainer's series; see each Help.
 type metrics struct {
-	stepSeconds, drawSeconds, eventToWeights       prometheus.Histogram
-	loss, lossEMA, heldOutLoss, usable, unresolved prometheus.Gauge
-	version, inARow, worse                         prometheus.Gauge
-	refusedVersions, heldVersions, returns         prometheus.Counter
-	steps, skipped, refused, events, examples, cut prometheus.Counter
-	announced, announceErrors                      prometheus.Counter
+	stepSeconds, drawSeconds, eventToWeights               prometheus.Histogram
+	loss, lossEMA, heldOutLoss, usable, unresolved         prometheus.Gauge
+	version, inARow, worse                                 prometheus.Gauge
+	refusedVersions, heldVersions, returns                 prometheus.Counter
+	steps, skipped, refused, events, examples, cut, pseudo prometheus.Counter
+	announced, announceErrors                              prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, backlog func() float64) *metrics {
@@ -165,6 +166,7 @@ func newMetrics(reg prometheus.Registerer, backlog func() float64) *metrics {
 		refused:         counter("refused_total", "Steps refused because their loss was not finite."),
 		events:          counter("events_total", "Events consumed."),
 		examples:        counter("examples_total", "Targets learned from."),
+		pseudo:          counter("pseudo_examples_total", "Targets of pseudo-users learned from, which examples_total counts too."),
 		cut:             counter("cut_total", "Fresh events whose context was cut short, or that were lost, because later events of the user had been folded."),
 		announced:       counter("announced_total", "Versions announced."),
 		announceErrors:  counter("announce_errors_total", "Announcements that did not succeed; each is tried again."),
@@ -172,7 +174,7 @@ func newMetrics(reg prometheus.Registerer, backlog func() float64) *metrics {
 	if reg != nil {
 		reg.MustRegister(
 			m.stepSeconds, m.drawSeconds, m.eventToWeights, m.loss, m.lossEMA, m.heldOutLoss, m.usable, m.unresolved,
-			m.version, m.inARow, m.worse, m.refusedVersions, m.heldVersions, m.returns, m.steps, m.skipped, m.refused, m.events, m.examples, m.cut, m.announced, m.announceErrors,
+			m.version, m.inARow, m.worse, m.refusedVersions, m.heldVersions, m.returns, m.steps, m.skipped, m.refused, m.events, m.examples, m.pseudo, m.cut, m.announced, m.announceErrors,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "rebeca_train_backlog_events", Help: "Events that wait for their steps.",
 			}, backlog),

@@ -411,7 +411,7 @@ func (t *Trainer) settle() {
 func (t *Trainer) publishCounts() {
 	s := &t.mu.status
 	s.Cursor = maps.Clone(t.record.Cursor)
-	s.Events, s.Examples, s.Refused = t.record.Events, t.record.Examples, t.record.Refused
+	s.Events, s.Examples, s.Pseudo, s.Refused = t.record.Events, t.record.Examples, t.record.Pseudo, t.record.Refused
 	s.Usable, s.Unresolved = t.usable.mean, t.unresolved.mean
 	t.waiting.Store(int64(len(t.pending)) + t.record.Owed)
 }
@@ -523,6 +523,7 @@ func (t *Trainer) stepWith(ctx context.Context, lr float64, draw func(*rand.Rand
 	t.step++
 	t.untold++
 	t.record.Examples += int64(tally.Targets)
+	t.record.Pseudo += int64(tally.PseudoTargets)
 	end := t.now()
 	t.noteStep(stats.Loss, lr, tally, end)
 	t.metrics.stepSeconds.Observe(end.Sub(start).Seconds())
@@ -549,6 +550,7 @@ func (t *Trainer) noteStep(loss, lr float64, tally tally, at time.Time) {
 	m := t.metrics
 	m.steps.Inc()
 	m.examples.Add(float64(tally.Targets))
+	m.pseudo.Add(float64(tally.PseudoTargets))
 	m.loss.Set(loss)
 	m.lossEMA.Set(t.lossEMA.mean)
 	m.usable.Set(t.usable.mean)
@@ -557,7 +559,8 @@ func (t *Trainer) noteStep(loss, lr float64, tally tally, at time.Time) {
 	defer t.mu.Unlock()
 	s := &t.mu.status
 	s.Step, s.Untold, s.Loss, s.LossEMA, s.LR = t.step, t.untold, loss, t.lossEMA.mean, lr
-	s.Examples, s.Usable, s.Unresolved = t.record.Examples, t.usable.mean, t.unresolved.mean
+	s.Examples, s.Pseudo = t.record.Examples, t.record.Pseudo
+	s.Usable, s.Unresolved = t.usable.mean, t.unresolved.mean
 	t.mu.history.push(Point{Step: t.step, Loss: loss})
 	t.mu.times.push(at)
 }
