@@ -148,19 +148,22 @@ type habits struct {
 	partly                  bool    // whether a change replaces some tastes only
 }
 
-// draw returns a random pseudo-user.
-func (c *crowd) draw(rng *rand.Rand) person {
-	w := c.law
-	p := person{crowd: c, habits: habits{
-		aimed: w.aimed.uniform(rng), inside: w.inside.uniform(rng), outside: w.outside.uniform(rng), dislikes: rng.Float64(),
-	}}
+// habits draws how somebody answers.
+func (w law) habits(rng *rand.Rand) habits {
+	h := habits{aimed: w.aimed.uniform(rng), inside: w.inside.uniform(rng), outside: w.outside.uniform(rng), dislikes: rng.Float64()}
 	if rng.Float64() < w.weak {
-		p.weak, p.weakInside, p.weakOutside = rng.Float64(), w.weakInside.uniform(rng), w.weakOutside.uniform(rng)
+		h.weak, h.weakInside, h.weakOutside = rng.Float64(), w.weakInside.uniform(rng), w.weakOutside.uniform(rng)
 	}
 	if rng.Float64() < w.changing {
-		p.hazard, p.partly = w.hazard.logUniform(rng), rng.Float64() < w.partly
+		h.hazard, h.partly = w.hazard.logUniform(rng), rng.Float64() < w.partly
 	}
-	p.balls = make([][]int32, 1+rng.IntN(w.tastes))
+	return h
+}
+
+// draw returns a random pseudo-user.
+func (c *crowd) draw(rng *rand.Rand) person {
+	p := person{crowd: c, habits: c.law.habits(rng)}
+	p.balls = make([][]int32, 1+rng.IntN(c.law.tastes))
 	for i := range p.balls {
 		p.balls[i] = c.ball(rng.IntN(crowdBalls))
 	}
@@ -197,26 +200,29 @@ func (p *person) impression(rng *rand.Rand) (item int32, inside bool) {
 // event draws one answered impression.
 func (p *person) event(rng *rand.Rand) (item int32, class prior.Class) {
 	item, inside := p.impression(rng)
-	like, weak := p.outside, rng.Float64() < p.weak
+	return item, p.answer(rng, inside)
+}
+
+// answer draws what is said to an item of a taste, or to another one.
+func (h habits) answer(rng *rand.Rand, inside bool) prior.Class {
+	like, weak := h.outside, rng.Float64() < h.weak
 	switch {
 	case weak && inside:
-		like = p.weakInside
+		like = h.weakInside
 	case weak:
-		like = p.weakOutside
+		like = h.weakOutside
 	case inside:
-		like = p.inside
+		like = h.inside
 	}
 	switch liked := rng.Float64() < like; {
 	case weak && liked:
-		class = prior.WeakPositive
+		return prior.WeakPositive
 	case liked:
-		class = prior.StrongPositive
-	case !weak && rng.Float64() < p.dislikes:
-		class = prior.StrongNegative
-	default:
-		class = prior.WeakNegative
+		return prior.StrongPositive
+	case !weak && rng.Float64() < h.dislikes:
+		return prior.StrongNegative
 	}
-	return item, class
+	return prior.WeakNegative
 }
 
 // entry is an event of a pseudo-user's window; its hash is never held out.
