@@ -204,6 +204,12 @@ type SamplerConfig struct {
 	Steps    int        `yaml:"steps"`
 	Guidance float64    `yaml:"guidance"`
 	Interval [2]float64 `yaml:"interval"` // ln(α/σ) within which guidance applies
+	// Solver takes the steps: ddim (default) or dpmpp_2m.
+	Solver string `yaml:"solver"`
+	// Away moves guided images away from what the person dislikes, a third pass; 0 (default) does not.
+	Away float64 `yaml:"away"`
+	// NormGuard bounds a guided estimate's norm to so many times the conditional one's, at least 1; 0 (default) does not.
+	NormGuard float64 `yaml:"norm_guard"`
 	// Anchor starts the images of people with likes from one of those, noised.
 	Anchor AnchorConfig `yaml:"anchor"`
 }
@@ -281,7 +287,7 @@ func DefaultConfig() Config {
 			MaxLag: t.MaxLag, BirthSteps: t.BirthSteps, BirthTargets: t.BirthTargets, BirthLR: t.BirthLR,
 			PseudoShare: t.PseudoShare, Seed: t.Seed, Threads: t.Threads,
 		},
-		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Anchor: AnchorConfig(s.Anchor)},
+		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Solver: string(sampler.DDIM), Anchor: AnchorConfig(s.Anchor)},
 		Decoder:     DecoderConfig{Manifest: "none"},
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080"},
 		State:       StateConfig{EraseEvery: time.Hour},
@@ -534,6 +540,7 @@ func (s SamplerConfig) options() sampler.Options {
 	o := sampler.DefaultOptions()
 	o.Steps, o.Guidance = s.Steps, s.Guidance
 	o.Low, o.High = s.Interval[0], s.Interval[1]
+	o.Solver, o.Away, o.NormGuard = sampler.Solver(s.Solver), s.Away, s.NormGuard
 	o.Anchor = sampler.Anchor(s.Anchor)
 	return o
 }

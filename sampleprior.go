@@ -65,7 +65,7 @@ func SamplePrior(ctx context.Context, c Config, p PriorSample) ([]Sampled, error
 	jobs := sampleJobs(job, p.Count, p.Seed)
 	var embeddings [][]float32
 	if p.Ancestral {
-		embeddings, err = sampler.Ancestral(ctx, m, job.Guidance, jobs, p.Progress)
+		embeddings, err = sampler.Ancestral(ctx, m, sampler.Everywhere(job.Guidance), jobs, p.Progress)
 	} else {
 		embeddings, err = sampler.Sample(m, c.samplerOptions(), jobs)
 	}

@@ -8,24 +8,25 @@ import (
 )
 
 // Ancestral draws one embedding [Dim] for each job, in the catalogue's scale, by DDPM (Ho et al., arXiv 2006.11239) over every timestep
-// from T to 1, with the variance of the posterior, no clipping, and guidance at every noise level: the sampler of the published prior
-// (arXiv 2502.18477), which used guidance 5. It takes T calls of d, where [Sample] takes a few; who does not
-// compare with that prior wants Sample.
+// from T to 1, with the variance of the posterior and no clipping: the sampler of the published prior (arXiv 2502.18477), which used
+// guidance 5 at every noise level, see [Everywhere]. It takes T calls of d, where [Sample] takes a few; who compares with neither that
+// prior nor the exact chain wants Sample.
 //
-// Job.Guidance 0 means guidance. A prior that knows no null label, as that of the synthetic study, takes guidance 1. After each
-// timestep progress, if not nil, is told how many of the total are done. The end of ctx is an error.
+// Of o it takes all that concerns guidance; every timestep is a step and every job starts from noise. A prior that knows no null label,
+// as that of the synthetic study, takes guidance 1. After each timestep progress, if not nil, is told how many of the total are done.
+// The end of ctx is an error.
 //
-// A job's result depends on the job, guidance and d alone: all its noise comes from its seed.
-func Ancestral(ctx context.Context, d Denoiser, guidance float64, jobs []Job, progress func(done, total int)) ([][]float32, error) {
-	o := Options{Steps: 1, Guidance: guidance, Low: math.Inf(-1), High: math.Inf(1)}
+// A job's result depends on the job, o and d alone: all its noise comes from its seed.
+func Ancestral(ctx context.Context, d Denoiser, o Options, jobs []Job, progress func(done, total int)) ([][]float32, error) {
+	o.Solver, o.Anchor = DDIM, Anchor{} // neither is used
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("sampler options: %w", err)
 	}
-	all := make([]int, len(jobs))
-	for i := range all {
-		all[i] = i
+	starts := make([]start, len(jobs))
+	for i := range starts {
+		starts[i].place = i
 	}
-	r, err := newRun(d, d.Config(), o, jobs, all)
+	r, err := newRun(d, d.Config(), o, jobs, starts)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +42,13 @@ func Ancestral(ctx context.Context, d Denoiser, guidance float64, jobs []Job, pr
 			dst[i] = streams[job].NormFloat64()
 		}
 	}, progress)
+}
+
+// Everywhere is constant guidance, at every noise level.
+func Everywhere(guidance float64) Options {
+	o := DefaultOptions()
+	o.Guidance, o.Low, o.High = guidance, math.Inf(-1), math.Inf(1)
+	return o
 }
 
 // ancestral walks every job from T to 1. draw gives a job's noise, [dim]: x_T first, then that of each timestep above 1. The state is
@@ -63,7 +71,10 @@ func (r *run) ancestral(ctx context.Context, draw func(job int, dst []float64), 
 		for i, v := range x {
 			r.x[i] = float32(v)
 		}
-		if err := r.estimate(t); err != nil {
+		for i := range r.t {
+			r.t[i] = t
+		}
+		if err := r.estimate(r.n); err != nil {
 			return nil, err
 		}
 		bar, before, beta := bars[t], bars[t-1], betas[t-1]
@@ -84,5 +95,8 @@ func (r *run) ancestral(ctx context.Context, draw func(job int, dst []float64), 
 	for i, v := range x {
 		r.x[i] = float32(v)
 	}
-	return r.embeddings(), nil
+	for job := range r.n {
+		r.finish(job, r.job(r.x, job))
+	}
+	return r.out, nil
 }

@@ -18,7 +18,7 @@ import (
 
 func mustAncestral(t testing.TB, d Denoiser, guidance float64, js []Job) [][]float32 {
 	t.Helper()
-	out, err := Ancestral(t.Context(), d, guidance, js, nil)
+	out, err := Ancestral(t.Context(), d, Everywhere(guidance), js, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestAncestralStops(t *testing.T) {
 	m := likesOfThree(4)
 	ctx, cancel := context.WithCancel(t.Context())
 	var told int
-	_, err := Ancestral(ctx, m, 1, jobs(1), func(done, total int) {
+	_, err := Ancestral(ctx, m, Everywhere(1), jobs(1), func(done, total int) {
 		if told++; done != told || total != 1000 {
 			t.Fatalf("progress %d of %d, want %d", done, total, told)
 		}
@@ -94,13 +94,13 @@ func TestAncestralStops(t *testing.T) {
 		job      Job
 		want     string
 	}{{0, Job{}, "guidance: 0"}, {math.NaN(), Job{}, "guidance: NaN"}, {1, Job{Guidance: -1}, "job 0: guidance"}, {1, Job{Label: 9}, "job 0: label"}} {
-		if _, err := Ancestral(t.Context(), m, c.guidance, []Job{c.job}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Ancestral(t.Context(), m, Everywhere(c.guidance), []Job{c.job}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want one with %q", err, c.want)
 		}
 	}
 	boom := errors.New("device lost")
 	m.fail = func([]float32, []prior.Row) error { return boom }
-	if _, err := Ancestral(t.Context(), m, 1, jobs(1), nil); !errors.Is(err, boom) || !strings.Contains(err.Error(), "t=1000") {
+	if _, err := Ancestral(t.Context(), m, Everywhere(1), jobs(1), nil); !errors.Is(err, boom) || !strings.Contains(err.Error(), "t=1000") {
 		t.Errorf("error %v of a broken denoiser", err)
 	}
 }
@@ -123,7 +123,7 @@ func TestAncestralIsThePublishedSampler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newRun(m, m.Config(), Options{Steps: 1, Guidance: 5, Low: math.Inf(-1), High: math.Inf(1)}, []Job{{Cond: users[0]}}, []int{0})
+	r, err := newRun(m, m.Config(), Everywhere(5), []Job{{Cond: users[0]}}, []start{{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,14 +88,12 @@ func (a Anchor) start(c prior.Config) int {
 	return t
 }
 
-// anchor replaces the noise of every job by its item, by place, noised to time t with it.
-func (r *run) anchor(items [][]float32, t int) {
+// anchor replaces the noise x by the item, noised to time t with it.
+func (r *run) anchor(x, item []float32, t int) {
 	z := make([]float32, r.dim)
 	alpha, sigma := scales(r.cfg, t)
-	for k, place := range r.at {
-		r.stats.Normalize(z, items[place])
-		for d, x := range r.x[k*r.dim : (k+1)*r.dim] {
-			r.x[k*r.dim+d] = float32(alpha)*z[d] + float32(sigma)*x
-		}
+	r.stats.Normalize(z, item)
+	for d, e := range x {
+		x[d] = float32(alpha)*z[d] + float32(sigma)*e
 	}
 }

@@ -91,6 +91,26 @@ func (m *mixture) posterior(dst, x []float32, t int, weights []float64) {
 	}
 }
 
+// moments are the mean and the covariance of the mixture with the given weights.
+func (m *mixture) moments(weights []float64) (mean []float64, cov [][]float64) {
+	mean, cov = make([]float64, m.dim), make([][]float64, m.dim)
+	for d := range mean {
+		for k, w := range weights {
+			mean[d] += w * m.means[k][d]
+		}
+	}
+	for i := range cov {
+		cov[i] = make([]float64, m.dim)
+		for k, w := range weights {
+			for j := range cov[i] {
+				cov[i][j] += w * (m.means[k][i] - mean[i]) * (m.means[k][j] - mean[j])
+			}
+			cov[i][i] += w * m.stds[k] * m.stds[k]
+		}
+	}
+	return mean, cov
+}
+
 // shares counts to which component's mean the samples are nearest.
 func (m *mixture) shares(samples [][]float32) []float64 {
 	out := make([]float64, len(m.means))

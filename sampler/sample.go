@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"sort"
 
 	"rebeca/prior"
 )
@@ -30,6 +32,13 @@ type Options struct {
 	Low      float64 // guidance applies where Low <= ln(alpha/sigma) <= High and is 1 elsewhere;
 	High     float64 // -Inf and +Inf give guidance at every noise level
 	Anchor   Anchor  // of jobs with a Window; the zero value starts all jobs from noise
+	Solver   Solver  // of the steps; "" is DDIM
+	// Away is how strongly guided jobs that ask for likes move away from what the same person dislikes, where guidance applies: 0
+	// (default), not at all, to 100. It costs a third pass there.
+	Away float64
+	// NormGuard bounds the norm of a guided estimate, in the model's scale, to so many times that of the conditional one: at least 1;
+	// 0 (default): no bound.
+	NormGuard float64
 }
 
 // DefaultOptions are 8 steps with guidance 4 on [-1.2, 1]: 12 passes a sample, since 4 of the 8 times lie in the interval. Where there
@@ -51,6 +60,13 @@ func (o Options) Validate() error {
 		return fmt.Errorf("high: not a number")
 	case o.Low > o.High:
 		return fmt.Errorf("low: %v is above high, %v", o.Low, o.High)
+	case !(o.Away >= 0 && o.Away <= maxGuidance):
+		return fmt.Errorf("away: %v is not within 0 to %d", o.Away, maxGuidance)
+	case o.NormGuard != 0 && !(o.NormGuard >= 1 && !math.IsInf(o.NormGuard, 1)):
+		return fmt.Errorf("norm_guard: %v is neither 0 nor a number of at least 1", o.NormGuard)
+	}
+	if err := o.Solver.validate(); err != nil {
+		return fmt.Errorf("solver: %w", err)
 	}
 	if err := o.Anchor.Validate(); err != nil {
 		return fmt.Errorf("anchor.%w", err)
@@ -70,10 +86,11 @@ type Job struct {
 // pcgStream keeps the noise of samples apart from other uses of the same seed.
 const pcgStream = 0x7265626563612f73 // "rebeca/s"
 
-// Sample draws one embedding [Dim] for each job, in the catalogue's scale, by DDIM (Song et al., arXiv 2010.02502, eta 0)
-// over Steps times spaced evenly in t from T-1 to 0, with classifier-free guidance limited to an interval of noise levels
-// (Kynkäänniemi et al., arXiv 2404.07724); jobs that Options.Anchor applies to begin at its level instead. At each time the rows of all jobs of a start go to d in one call, the conditional ones
-// first, then the unconditional ones (null label, empty window) of the jobs that need them.
+// Sample draws one embedding [Dim] for each job, in the catalogue's scale, in Steps times spaced evenly in t from T-1 to 0, by DDIM
+// (Song et al., arXiv 2010.02502, eta 0) or Options.Solver, with classifier-free guidance limited to an interval of noise levels
+// (Kynkäänniemi et al., arXiv 2404.07724); jobs that Options.Anchor applies to begin at its level instead. At each step the rows of all
+// jobs go to d in one call, the conditional ones first, then the unconditional ones (null label, empty window) of the jobs that need
+// them, then those of what is disliked.
 //
 // A job's result depends on the job, the options and d alone. Options and jobs out of range, an error of d and a value
 // of d that is not finite are errors, which name the job.
@@ -85,59 +102,73 @@ func Sample(d Denoiser, o Options, jobs []Job) ([][]float32, error) {
 	if most := max(o.Steps, o.Anchor.Steps); most > cfg.Timesteps {
 		return nil, fmt.Errorf("sampler options: steps: %d is more than the prior's %d timesteps", most, cfg.Timesteps)
 	}
-	var free, anchored []int
-	items := make([][]float32, len(jobs))
+	starts, err := startsOf(cfg, o, jobs)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRun(d, cfg, o, jobs, starts)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.walk(); err != nil {
+		return nil, err
+	}
+	return r.out, nil
+}
+
+// start is where a job begins and the times it takes from there.
+type start struct {
+	place int       // of the job in the call
+	item  []float32 // what it starts from, noised to grid[0]; nil: noise
+	grid  []int
+}
+
+// startsOf returns the starts of all jobs, those with more steps first: what is under way is then the head of every buffer.
+func startsOf(cfg prior.Config, o Options, jobs []Job) ([]start, error) {
+	free := times(cfg.Timesteps-1, o.Steps)
+	var short []int
+	if o.Anchor.Steps > 0 {
+		first := o.Anchor.start(cfg)
+		short = times(first, min(o.Anchor.Steps, first+1))
+	}
+	out := make([]start, len(jobs))
 	for i, j := range jobs {
-		if item, ok := o.Anchor.of(j); !ok {
-			free = append(free, i)
-		} else if len(item) != cfg.Dim {
+		out[i] = start{place: i, grid: free}
+		item, ok := o.Anchor.of(j)
+		if !ok {
+			continue
+		}
+		if len(item) != cfg.Dim {
 			return nil, fmt.Errorf("job %d: window entry of %d dimensions for a prior of %d", i, len(item), cfg.Dim)
-		} else {
-			anchored, items[i] = append(anchored, i), item
 		}
+		out[i].item, out[i].grid = item, short
 	}
-	out := make([][]float32, len(jobs))
-	draw := func(at []int, first, steps int, items [][]float32) error {
-		if len(at) == 0 {
-			return nil
-		}
-		r, err := newRun(d, cfg, o, jobs, at)
-		if err != nil {
-			return err
-		}
-		if items != nil {
-			r.anchor(items, first)
-		}
-		if err := r.walk(times(first, steps)); err != nil {
-			return err
-		}
-		for i, e := range r.embeddings() {
-			out[at[i]] = e
-		}
-		return nil
-	}
-	if err := draw(free, cfg.Timesteps-1, o.Steps, nil); err != nil {
-		return nil, err
-	}
-	first := o.Anchor.start(cfg)
-	if err := draw(anchored, first, min(o.Anchor.Steps, first+1), items); err != nil {
-		return nil, err
-	}
+	slices.SortStableFunc(out, func(a, b start) int { return len(b.grid) - len(a.grid) })
 	return out, nil
 }
 
-// walk takes every job along the grid to the estimate at its end.
-func (r *run) walk(grid []int) error {
-	for k, t := range grid {
-		next := -1
-		if k+1 < len(grid) {
-			next = grid[k+1]
+// walk takes every job along its grid to the estimate at its end.
+func (r *run) walk() error {
+	for k := 0; ; k++ {
+		active := r.active(k)
+		if active == 0 {
+			return nil
 		}
-		if err := r.step(t, next); err != nil {
+		for i, s := range r.starts[:active] {
+			r.t[i] = s.grid[k]
+		}
+		if err := r.estimate(active); err != nil {
 			return err
 		}
+		for i, s := range r.starts[:active] {
+			r.step(i, s.grid, k)
+		}
 	}
-	return nil
+}
+
+// active is the number of jobs with more than k times.
+func (r *run) active(k int) int {
+	return sort.Search(r.n, func(i int) bool { return len(r.starts[i].grid) <= k })
 }
 
 // times spaces n times evenly from first to 0, whose estimate is the sample. It is uniform in t: a grid uniform in
@@ -151,60 +182,75 @@ func times(first, n int) []int {
 	return out
 }
 
-// run is one call of Sample. The state of all jobs is one [jobs, dim] array, so that the conditional half of a pass is
+// run is one call of Sample. The state of all jobs is one [jobs, dim] array, so that the conditional part of a pass is
 // denoised in place of a gather.
 type run struct {
-	d         Denoiser
-	dim       int
-	cfg       prior.Config
-	stats     prior.Stats
-	low, high float64
+	d       Denoiser
+	dim     int
+	cfg     prior.Config
+	stats   prior.Stats
+	options Options
+	levels  map[int]noiseLevel // by time, as they are met
 
-	at       []int       // [jobs], their places in the call
+	starts   []start
 	guidance []float32   // [jobs]
-	guided   []int       // jobs with guidance other than 1
-	x        []float32   // [jobs+guided, dim]: x_t of every job, then again of the guided ones
+	t        []int       // [jobs], the time of each
+	guided   []int       // of this pass: the jobs that its unconditional rows are of
+	away     []int       // of this pass: the jobs that its rows of dislikes are of
+	x        []float32   // [3·jobs at most, dim]: x_t of every job, then again of the guided ones, then of those to keep away
 	x0       []float32   // same shape: the estimates
-	rows     []prior.Row // same length
+	before   []float32   // [jobs, dim], the estimates of the step before; nil where the solver has no memory
+	rows     []prior.Row // of every job, then those of a pass
 	n        int         // jobs
+	out      [][]float32 // by place: what is finished leaves its place in x to the further rows of a pass
 }
 
-// newRun prepares the jobs at the given places.
-func newRun(d Denoiser, cfg prior.Config, o Options, jobs []Job, at []int) (*run, error) {
-	r := &run{d: d, dim: cfg.Dim, cfg: cfg, stats: d.Stats(), low: o.Low, high: o.High, at: at, n: len(at)}
-	r.guidance = make([]float32, r.n)
-	r.rows = make([]prior.Row, r.n, 2*r.n)
-	for i, place := range at {
-		j := jobs[place]
+// newRun prepares the jobs in the order of their starts.
+func newRun(d Denoiser, cfg prior.Config, o Options, jobs []Job, starts []start) (*run, error) {
+	n := len(starts)
+	r := &run{d: d, dim: cfg.Dim, cfg: cfg, stats: d.Stats(), options: o, levels: map[int]noiseLevel{}, starts: starts, n: n, out: make([][]float32, n)}
+	r.guidance, r.t = make([]float32, n), make([]int, n)
+	passes := 1 // that a job can ask for at once
+	for i, s := range starts {
+		j := jobs[s.place]
 		g := j.Guidance
 		if g == 0 {
 			g = o.Guidance
 		}
 		if !(g > 0 && g <= maxGuidance) {
-			return nil, fmt.Errorf("job %d: guidance: %v is not above 0 and at most %d", place, j.Guidance, maxGuidance)
+			return nil, fmt.Errorf("job %d: guidance: %v is not above 0 and at most %d", s.place, j.Guidance, maxGuidance)
 		}
 		if j.Label > prior.NumClasses {
-			return nil, fmt.Errorf("job %d: label: %d is not a class", place, j.Label)
+			return nil, fmt.Errorf("job %d: label: %d is not a class", s.place, j.Label)
 		}
 		if j.Label == prior.ClassNone {
 			j.Label = prior.StrongPositive
 		}
 		r.guidance[i] = float32(g)
-		r.rows[i] = prior.Row{Label: j.Label, Cond: j.Cond}
+		r.rows = append(r.rows, prior.Row{Label: j.Label, Cond: j.Cond})
 		if g != 1 {
-			r.guided = append(r.guided, i)
+			passes = 2
 		}
 	}
-	for range r.guided {
-		r.rows = append(r.rows, prior.Row{Label: prior.ClassNone})
+	if passes == 2 && o.Away > 0 {
+		passes = 3
 	}
-	r.x = make([]float32, len(r.rows)*r.dim)
-	r.x0 = make([]float32, len(r.rows)*r.dim)
-	for i, place := range at {
-		noise(r.x[i*r.dim:(i+1)*r.dim], jobs[place].Seed)
+	r.x, r.x0 = make([]float32, passes*n*r.dim), make([]float32, passes*n*r.dim)
+	if o.Solver == DPMSolver2M {
+		r.before = make([]float32, n*r.dim)
+	}
+	for i, s := range starts {
+		x := r.job(r.x, i)
+		noise(x, jobs[s.place].Seed)
+		if s.item != nil {
+			r.anchor(x, s.item, s.grid[0])
+		}
 	}
 	return r, nil
 }
+
+// job is the part of a [jobs, dim] array that is job i's.
+func (r *run) job(of []float32, i int) []float32 { return of[i*r.dim : (i+1)*r.dim] }
 
 // noise fills dst with a standard normal draw that is a function of seed.
 func noise(dst []float32, seed uint64) {
@@ -214,85 +260,28 @@ func noise(dst []float32, seed uint64) {
 	}
 }
 
-// step moves every job from time t to next; next < 0 means to the estimate itself.
-func (r *run) step(t, next int) error {
-	if err := r.estimate(t); err != nil {
-		return err
-	}
-	r.ddim(t, next)
-	return nil
-}
-
-// estimate writes the guided x_0 of every job at time t to the head of r.x0.
-func (r *run) estimate(t int) error {
-	rows := r.rows[:r.n]
-	if l := r.cfg.LogSNR(t); r.low <= l && l <= r.high {
-		rows = r.rows
-		for k, i := range r.guided {
-			copy(r.x[(r.n+k)*r.dim:], r.x[i*r.dim:(i+1)*r.dim])
-		}
-	}
-	for i := range rows {
-		rows[i].T = t
-	}
+// estimate writes the guided x_0 of the first so many jobs, each at its time, to the head of r.x0.
+func (r *run) estimate(active int) error {
+	rows := r.pass(active)
 	size := len(rows) * r.dim
 	if size == 0 {
 		return nil
 	}
 	if err := r.d.Denoise(r.x0[:size], r.x[:size], rows); err != nil {
-		return fmt.Errorf("denoising at t=%d: %w", t, err)
+		return fmt.Errorf("denoising at t=%d: %w", r.t[0], err)
 	}
-	if len(rows) > r.n {
-		r.guide()
-	}
-	for i, v := range r.x0[:r.n*r.dim] {
+	r.guide(active)
+	for i, v := range r.x0[:active*r.dim] {
 		if v-v != 0 {
-			return fmt.Errorf("denoising at t=%d: job %d: the estimate is %v", t, r.at[i/r.dim], v)
+			return fmt.Errorf("denoising at t=%d: job %d: the estimate is %v", r.t[i/r.dim], r.starts[i/r.dim].place, v)
 		}
 	}
 	return nil
 }
 
-// guide moves the estimates of the guided jobs away from the unconditional ones: u + g(c-u).
-func (r *run) guide() {
-	for k, i := range r.guided {
-		c := r.x0[i*r.dim : (i+1)*r.dim]
-		u := r.x0[(r.n+k)*r.dim:][:r.dim]
-		g := r.guidance[i]
-		for d := range c {
-			c[d] = u[d] + g*(c[d]-u[d])
-		}
-	}
-}
-
-// ddim is x' = alpha' x0 + sigma' (x - alpha x0) / sigma, gathered to one factor for x0 and one for x.
-func (r *run) ddim(t, next int) {
-	x, x0 := r.x[:r.n*r.dim], r.x0[:r.n*r.dim]
-	if next < 0 {
-		copy(x, x0)
-		return
-	}
-	alpha, sigma := scales(r.cfg, t)
-	alphaNext, sigmaNext := scales(r.cfg, next)
-	ofX := float32(sigmaNext / sigma)
-	ofX0 := float32(alphaNext - sigmaNext*alpha/sigma)
-	for i, v := range x0 {
-		x[i] = ofX0*v + ofX*x[i]
-	}
-}
-
-// scales are the factors of signal and noise in x_t.
-func scales(cfg prior.Config, t int) (alpha, sigma float64) {
-	bar := cfg.AlphaBar(t)
-	return math.Sqrt(bar), math.Sqrt(1 - bar)
-}
-
-// embeddings returns the results in the order of the run.
-func (r *run) embeddings() [][]float32 {
-	out := make([][]float32, r.n)
-	for i := range out {
-		out[i] = make([]float32, r.dim)
-		r.stats.Denormalize(out[i], r.x[i*r.dim:(i+1)*r.dim])
-	}
-	return out
+// finish makes x, [dim], the result of job i.
+func (r *run) finish(i int, x []float32) {
+	e := make([]float32, r.dim)
+	r.stats.Denormalize(e, x)
+	r.out[r.starts[i].place] = e
 }

@@ -44,24 +44,46 @@ func column(samples [][]float32, d int) []float64 {
 	return out
 }
 
+// ways are the solvers with as many steps as they need to be exact.
+func ways() map[string]func(t testing.TB, d Denoiser, js []Job) [][]float32 {
+	by := func(s Solver, steps int) func(testing.TB, Denoiser, []Job) [][]float32 {
+		return func(t testing.TB, d Denoiser, js []Job) [][]float32 {
+			o := plain(steps)
+			o.Solver = s
+			return mustSample(t, d, o, js)
+		}
+	}
+	return map[string]func(t testing.TB, d Denoiser, js []Job) [][]float32{
+		"ddim": by(DDIM, 100), "dpmpp_2m": by(DPMSolver2M, 40),
+		"ancestral": func(t testing.TB, d Denoiser, js []Job) [][]float32 { return mustAncestral(t, d, 1, js) },
+	}
+}
+
 func TestSampleGaussian(t *testing.T) {
-	for _, schedule := range []string{"cosine", "linear"} {
-		t.Run(schedule, func(t *testing.T) {
-			g := gaussian{mean: []float64{.5, -1, 0, 2}, variances: []float64{1.5, .1, .6, .6}, angle: .6, schedule: schedule}
-			samples := mustSample(t, g, plain(100), jobs(6000))
-			// Standard errors are near .016 for a mean and .028 for a variance of 1.5; 100 steps leave a bias below .03.
-			for i := range g.mean {
-				ci := column(samples, i)
-				if m := stat.Mean(ci, nil); math.Abs(m-g.mean[i]) > .06 {
-					t.Errorf("mean[%d] = %.3f, want %.3f", i, m, g.mean[i])
+	for name, sample := range ways() {
+		for _, schedule := range []string{"cosine", "linear"} {
+			t.Run(name+"/"+schedule, func(t *testing.T) {
+				n := 6000
+				if name == "ancestral" {
+					n = 1000
 				}
-				for j := range i + 1 {
-					if c := stat.Covariance(ci, column(samples, j), nil); math.Abs(c-g.cov(i, j)) > .1 {
-						t.Errorf("cov[%d,%d] = %.3f, want %.3f", i, j, c, g.cov(i, j))
+				g := gaussian{mean: []float64{.5, -1, 0, 2}, variances: []float64{1.5, .1, .6, .6}, angle: .6, schedule: schedule}
+				samples := sample(t, g, jobs(n))
+				// Standard errors of 6,000 are near .016 for a mean and .028 for a variance of 1.5; the steps leave a bias below .03.
+				wide := math.Sqrt(6000 / float64(n))
+				for i := range g.mean {
+					ci := column(samples, i)
+					if m := stat.Mean(ci, nil); math.Abs(m-g.mean[i]) > .06*wide {
+						t.Errorf("mean[%d] = %.3f, want %.3f", i, m, g.mean[i])
+					}
+					for j := range i + 1 {
+						if c := stat.Covariance(ci, column(samples, j), nil); math.Abs(c-g.cov(i, j)) > .1*wide {
+							t.Errorf("cov[%d,%d] = %.3f, want %.3f", i, j, c, g.cov(i, j))
+						}
 					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
@@ -79,16 +101,40 @@ func spread(k, dim int) [][]float64 {
 	return out
 }
 
-func TestSampleMixtureShares(t *testing.T) {
-	for _, dim := range []int{2, 8, 16} {
-		want := []float64{.5, .3, .2}
-		m := &mixture{dim: dim, means: spread(3, dim), stds: []float64{.3, .2, .4},
-			weights: map[prior.Class][]float64{prior.StrongPositive: want}}
-		samples := mustSample(t, m, plain(100), jobs(3000))
-		got := m.shares(samples)
-		for k := range want {
-			if math.Abs(got[k]-want[k]) > .04 {
-				t.Errorf("dim %d: share of component %d = %.3f, want %.3f", dim, k, got[k], want[k])
+// TestSampleMixture holds shares, mean and covariance of samples against those of the mixture.
+func TestSampleMixture(t *testing.T) {
+	for name, sample := range ways() {
+		for _, dim := range []int{2, 8, 16} {
+			n, wide := 3000, 1.
+			if name == "ancestral" {
+				if dim != 8 {
+					continue
+				}
+				n, wide = 700, 2
+			}
+			want := []float64{.5, .3, .2}
+			m := &mixture{dim: dim, means: spread(3, dim), stds: []float64{.3, .2, .4},
+				weights: map[prior.Class][]float64{prior.StrongPositive: want}}
+			samples := sample(t, m, jobs(n))
+			got := m.shares(samples)
+			for k := range want {
+				if math.Abs(got[k]-want[k]) > .04*wide {
+					t.Errorf("%s, dim %d: share of component %d = %.3f, want %.3f", name, dim, k, got[k], want[k])
+				}
+			}
+			mean, cov := m.moments(want)
+			for i := range dim {
+				ci := column(samples, i)
+				if v := stat.Mean(ci, nil); math.Abs(v-mean[i]) > 5*math.Sqrt(cov[i][i]/float64(n)) {
+					t.Errorf("%s, dim %d: mean[%d] = %.3f, want %.3f", name, dim, i, v, mean[i])
+				}
+				for j := range i + 1 {
+					// Shares that differ by .02 make 4 standard errors of a normal covariance.
+					e := 6 * math.Sqrt((cov[i][i]*cov[j][j]+cov[i][j]*cov[i][j])/float64(n))
+					if v := stat.Covariance(ci, column(samples, j), nil); math.Abs(v-cov[i][j]) > e {
+						t.Errorf("%s, dim %d: cov[%d,%d] = %.3f, want %.3f within %.3f", name, dim, i, j, v, cov[i][j], e)
+					}
+				}
 			}
 		}
 	}
