@@ -41,6 +41,62 @@ func (s *State) sections() []section {
 	return out
 }
 
+// studentStep is the tensor that tells that there is a student.
+const studentStep = "student.step"
+
+// sections lists the tensors of s, which must have the size of its layout; numbers holds those that lie in no vector.
+func (s *Student) sections(c Config, numbers *studentNumbers) []section {
+	out := []section{{studentStep, []int{1}, numbers.step[:]}, {"student.fidelity", []int{len(numbers.fidelity)}, numbers.fidelity[:]}}
+	l := c.resolved().studentLayout()
+	for _, v := range s.vectors() {
+		for _, p := range l.parameters {
+			out = append(out, section{v.name + "." + p.name, p.shape, v.data[p.offset : p.offset+p.size]})
+		}
+	}
+	return out
+}
+
+// studentNumbers are a student's numbers as tensors: builds that know no students pass over them.
+type studentNumbers struct {
+	step     [1]float32
+	fidelity [4]float32 // distances, bound
+}
+
+func (s *Student) numbers() *studentNumbers {
+	n := &studentNumbers{step: [1]float32{float32(s.Step)}}
+	copy(n.fidelity[:], append(s.Distances[:], s.Bound))
+	return n
+}
+
+// decodeStudent reads the student of a checkpoint of configuration c, nil if it has none.
+func decodeStudent(c Config, header map[string]json.RawMessage, body []byte) (*Student, error) {
+	if header[studentStep] == nil {
+		return nil, nil
+	}
+	if err := c.CanTeach(); err != nil {
+		return nil, err
+	}
+	s, n := new(Student), new(studentNumbers)
+	size := c.studentLayout().size
+	if want := 4 * 5 * int64(size); int64(len(body)) < want {
+		return nil, fmt.Errorf("%d bytes of tensors, a student of this configuration has %d: cut short", len(body), want)
+	}
+	for _, v := range []*[]float32{&s.Params, &s.EMA, &s.Fast, &s.M, &s.V} {
+		*v = make([]float32, size)
+	}
+	for _, t := range s.sections(c, n) {
+		if err := t.decode(header[t.name], body); err != nil {
+			return nil, fmt.Errorf("tensor %s: %w", t.name, err)
+		}
+	}
+	if x := n.step[0]; !(x >= 0 && x <= maxStudentStep) {
+		return nil, fmt.Errorf("tensor %s holds %v", studentStep, x)
+	}
+	s.Step = int64(n.step[0])
+	s.Distances, s.Bound = [3]float32(n.fidelity[:3]), n.fidelity[3]
+	return s, nil
+}
+
 // Save writes the state to path and returns the SHA-256 of the file in hex. The file appears whole or not at all, and is on disk
 // when Save returns: it is written beside path, synced and renamed, and the directory is synced. A state that does not fit its
 // configuration or holds numbers that are not finite is refused.
@@ -72,9 +128,13 @@ func (s *State) encode() ([]byte, error) {
 		Kind: checkpointKind, Version: strconv.Itoa(s.version()), Config: string(config),
 		Seed: strconv.FormatUint(s.Seed, 10), Step: strconv.FormatInt(s.Step, 10), Meta: string(meta),
 	}
-	body := encodeBody(s.sections())
+	sections := s.sections()
+	if s.Student != nil {
+		sections = append(sections, s.Student.sections(s.Config, s.Student.numbers())...)
+	}
+	body := encodeBody(sections)
 	m.Checksum = m.checksum(body)
-	header, err := encodeHeader(m, s.sections())
+	header, err := encodeHeader(m, sections)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +192,9 @@ func decodeState(data []byte) (*State, error) {
 		if err := t.decode(header[t.name], body); err != nil {
 			return nil, fmt.Errorf("tensor %s: %w", t.name, err)
 		}
+	}
+	if s.Student, err = decodeStudent(s.Config, header, body); err != nil {
+		return nil, err
 	}
 	if err := s.validate(); err != nil {
 		return nil, err

@@ -18,6 +18,6 @@ func (c Config) Cost() Cost {
 		Parameters: size,
 		Step:       a.stepGraph(a.slots()).Flops(),
 		Encode:     a.encoderGraph(flat).Flops() / encodeRows,
-		Denoise:    a.denoiserGraph(flat, denoiseRows).Flops() / denoiseRows,
+		Denoise:    a.denoiserGraph(a.layout(), flat, denoiseRows, false).Flops() / denoiseRows,
 	}
 }

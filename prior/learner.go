@@ -34,6 +34,7 @@ type Learner struct {
 	full     *compiled   // for windows of any length
 	shorter  []*compiled // for short windows, by rising slots; compiled when first asked for
 	wide     *compiled   // for contexts of more targets than Targets, compiled when first asked for; nil where there are none
+	pupil    *pupil      // nil without a student
 	spoilt   error       // ErrSpoilt with its cause, once an update has failed
 }
 
@@ -47,6 +48,12 @@ func NewLearner(s *State, o ort.Options) (*Learner, error) {
 	if err := l.build(s, o); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("building training graphs: %w", err)
+	}
+	if s.Student != nil {
+		if err := l.Teach(s.Student); err != nil {
+			l.Close()
+			return nil, err
+		}
 	}
 	return l, nil
 }
@@ -156,7 +163,7 @@ func (l *Learner) State() *State {
 	return &State{
 		Config: l.net.Config, Stats: l.stats.clone(), Seed: l.seed, Step: l.steps, Meta: maps.Clone(l.meta),
 		Params: slices.Clone(at[flatParams]), EMA: slices.Clone(at[flatEMA]),
-		M: slices.Clone(at[flatM]), V: slices.Clone(at[flatV]),
+		M: slices.Clone(at[flatM]), V: slices.Clone(at[flatV]), Student: l.Student(),
 	}
 }
 
@@ -168,7 +175,7 @@ func (l *Learner) Close() error {
 			errs = append(errs, c.close())
 		}
 	}
-	errs = append(errs, l.update.close())
+	errs = append(errs, l.update.close(), l.pupil.close())
 	tensors := append([]*ort.Tensor{l.schedule}, l.results[:]...)
 	for _, t := range tensors {
 		if t != nil {

@@ -98,7 +98,7 @@ func (a mlp) condition(g *graph.Graph, w weights, in rows) *graph.Value {
 	perRow := g.Linear(in.features, w["condition.in.weight"], w["condition.in.bias"])
 	both := g.Add(g.Reshape(perRow, contexts, count/contexts, wide), g.Reshape(perUser, contexts, 1, wide))
 	y := g.SiLU(g.Reshape(both, count, wide))
-	return g.SiLU(g.Linear(y, w["condition.out.weight"], w["condition.out.bias"]))
+	return g.SiLU(in.leaping(g, g.Linear(y, w["condition.out.weight"], w["condition.out.bias"])))
 }
 
 // attend is multi-head attention of rows h [R, H] to the tokens of their contexts.

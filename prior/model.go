@@ -41,6 +41,9 @@ type Model struct {
 	running   sync.RWMutex
 	encoders  pool[*encodeTensors]
 	denoisers []*denoiser // in rising order of rows
+	leapers   []*denoiser // the same of the student; nil without one
+	student   bool        // whether there is one
+	fidelity  Fidelity    // the student's
 }
 
 // denoiser is the compiled denoiser of one row shape.
@@ -63,7 +66,11 @@ func NewModel(s *State, o ort.Options) (*Model, error) {
 		return nil, fmt.Errorf("opening prior: %w", err)
 	}
 	m := &Model{net: newArchitecture(s.Config), stats: s.Stats.clone(), identity: new(identity)}
-	if err := m.compile(s.EMA, o); err != nil {
+	err := m.compile(s.EMA, o)
+	if err == nil && s.Student != nil {
+		err = m.compileStudent(s, o)
+	}
+	if err != nil {
 		m.Close()
 		return nil, fmt.Errorf("building prior: %w", err)
 	}
@@ -85,12 +92,12 @@ func (m *Model) compile(flat []float32, o ort.Options) (err error) {
 		return err
 	}
 	for _, rows := range m.net.denoiseShapes() {
-		session, err := m.net.denoiserGraph(flat, rows).Compile(o)
+		session, err := m.net.denoiserGraph(m.net.layout(), flat, rows, false).Compile(o)
 		if err != nil {
 			return err
 		}
 		d := &denoiser{rows: rows, session: session}
-		d.tensors.make = func() *denoiseTensors { return m.net.newDenoiseTensors(rows) }
+		d.tensors.make = func() *denoiseTensors { return m.net.newDenoiseTensors(rows, false) }
 		m.denoisers = append(m.denoisers, d)
 	}
 	return nil
@@ -107,9 +114,10 @@ func (a *architecture) encoderGraph(flat []float32) *graph.Graph {
 	return g
 }
 
-// denoiserGraph denoises count rows, each with a context of its own, with the given weights.
-func (a *architecture) denoiserGraph(flat []float32, count int) *graph.Graph {
+// denoiserGraph denoises count rows, each with a context of its own, with the given weights; a student's rows have a leap.
+func (a *architecture) denoiserGraph(l *layout, flat []float32, count int, leap bool) *graph.Graph {
 	g := graph.New("denoiser")
+	w := l.constants(g, flat)
 	in := rows{x: g.Input("x", count, a.Dim), features: g.Input("features", count, a.sizes.features())}
 	if a.sizes.memory > 0 {
 		in.memory = g.Input("memory", count, a.sizes.slots, a.sizes.memory)
@@ -121,7 +129,10 @@ func (a *architecture) denoiserGraph(flat []float32, count int) *graph.Graph {
 	if !a.HasUserTable() {
 		in.size = g.Input("size", count, 1)
 	}
-	g.Output("prediction", a.denoise(g, a.layout().constants(g, flat), in))
+	if leap {
+		in.leap = a.leapOf(g, w, g.Input("leap", count, a.leapFeatures()))
+	}
+	g.Output("prediction", a.denoise(g, w, in))
 	return g
 }
 
@@ -256,10 +267,10 @@ type Row struct {
 
 // denoiseTensors are the tensors of one denoiser run; nil where the kind has no such input.
 type denoiseTensors struct {
-	x, features, memory, mask, user, size, prediction *ort.Tensor
+	x, features, memory, mask, user, size, leap, prediction *ort.Tensor
 }
 
-func (a *architecture) newDenoiseTensors(rows int) *denoiseTensors {
+func (a *architecture) newDenoiseTensors(rows int, leap bool) *denoiseTensors {
 	n, d := int64(rows), int64(a.Dim)
 	t := &denoiseTensors{
 		x: ort.NewTensor(n, d), features: ort.NewTensor(n, int64(a.sizes.features())),
@@ -271,12 +282,15 @@ func (a *architecture) newDenoiseTensors(rows int) *denoiseTensors {
 	if !a.HasUserTable() {
 		t.mask, t.size = ort.NewTensor(n, 1, int64(a.slots())), ort.NewTensor(n, 1)
 	}
+	if leap {
+		t.leap = ort.NewTensor(n, int64(a.leapFeatures()))
+	}
 	return t
 }
 
 // inputs lists the tensors in the order of denoiserGraph.
 func (t *denoiseTensors) inputs() []*ort.Tensor {
-	return present(t.x, t.features, t.memory, t.mask, t.user, t.size)
+	return present(t.x, t.features, t.memory, t.mask, t.user, t.size, t.leap)
 }
 
 func (t *denoiseTensors) close() {
@@ -304,9 +318,9 @@ func (m *Model) Denoise(dst, x []float32, rows []Row) error {
 	m.enter()
 	defer m.running.RUnlock()
 	for len(rows) > 0 {
-		d := m.denoiserFor(len(rows))
+		d := denoiserFor(m.denoisers, len(rows))
 		n := min(d.rows, len(rows))
-		if err := m.denoise(d, dst[:n*dim], x[:n*dim], rows[:n]); err != nil {
+		if err := m.denoise(d, dst[:n*dim], x[:n*dim], rows[:n], nil); err != nil {
 			return err
 		}
 		dst, x, rows = dst[n*dim:], x[n*dim:], rows[n:]
@@ -315,22 +329,28 @@ func (m *Model) Denoise(dst, x []float32, rows []Row) error {
 }
 
 // denoiserFor returns the largest denoiser that so many rows fill by half at least, or the smallest.
-func (m *Model) denoiserFor(rows int) *denoiser {
-	for _, d := range slices.Backward(m.denoisers) {
+func denoiserFor(shapes []*denoiser, rows int) *denoiser {
+	for _, d := range slices.Backward(shapes) {
 		if 2*rows >= d.rows {
 			return d
 		}
 	}
-	return m.denoisers[0]
+	return shapes[0]
 }
 
-// denoise is Denoise for at most as many rows as d takes.
-func (m *Model) denoise(d *denoiser, dst, x []float32, rows []Row) error {
+// denoise is Denoise, or where there are leaps Leap, for at most as many rows as d takes.
+func (m *Model) denoise(d *denoiser, dst, x []float32, rows []Row, leaps []Leap) error {
 	t := d.tensors.get()
 	defer d.tensors.put(t)
 	clear(t.x.Data()[copy(t.x.Data(), x):])
 	for i := range d.rows {
 		m.setRow(t, i, rows[min(i, len(rows)-1)])
+	}
+	if len(leaps) > 0 {
+		for i := range d.rows {
+			l := leaps[min(i, len(leaps)-1)]
+			m.net.setLeap(t.leap.Data(), i, l.T, l.To, l.Guidance)
+		}
 	}
 	if err := d.session.Run(t.inputs(), []*ort.Tensor{t.prediction}); err != nil {
 		return fmt.Errorf("denoising: %w", err)
@@ -390,10 +410,10 @@ func (m *Model) Close() error {
 	if m.encoder != nil {
 		errs = append(errs, m.encoder.Close())
 	}
-	for _, d := range m.denoisers {
+	for _, d := range slices.Concat(m.denoisers, m.leapers) {
 		errs = append(errs, d.close())
 	}
-	m.encoder, m.denoisers = nil, nil
+	m.encoder, m.denoisers, m.leapers = nil, nil, nil
 	m.encoders.close()
 	return errors.Join(errs...)
 }

@@ -101,6 +101,15 @@ type rows struct {
 	mask     *graph.Value // [C, 1, S], 0 or masked; nil for a kind with a user table
 	user     *graph.Value // [C, user]
 	size     *graph.Value // [C, 1], ln(1 + entries); nil for a kind with a user table
+	leap     *graph.Value // [R, Hidden], what a student adds to the vector that modulates the blocks; nil for its teacher
+}
+
+// leaping adds what a student knows of its leap to the vector that modulates the blocks, [R, Hidden], before its activation.
+func (r rows) leaping(g *graph.Graph, modulator *graph.Value) *graph.Value {
+	if r.leap == nil {
+		return modulator
+	}
+	return g.Add(modulator, r.leap)
 }
 
 // contexts returns C.

@@ -16,6 +16,8 @@ type State struct {
 	EMA    []float32         // moving average of Params; what samples
 	M, V   []float32         // Adam's moments
 	Meta   map[string]string // the owner's, kept as it is
+	// Student, if not nil, is learned beside the prior and samples in its place in few passes.
+	Student *Student
 }
 
 // NewState returns a prior that has learned nothing yet: it predicts the mean. The same seed gives the same weights.
@@ -51,16 +53,12 @@ func (s *State) validate() error {
 	}
 	l := s.Config.resolved().network().layout()
 	for _, v := range s.vectors() {
-		if len(v.data) != l.size {
-			return fmt.Errorf("%s has %d values, this configuration has %d", v.name, len(v.data), l.size)
+		if err := v.check(l); err != nil {
+			return err
 		}
-		for _, p := range l.parameters {
-			for i, x := range v.data[p.offset : p.offset+p.size] {
-				if !finite(x) {
-					return fmt.Errorf("tensor %s.%s holds %v at %d", v.name, p.name, x, i)
-				}
-			}
-		}
+	}
+	if s.Student != nil {
+		return s.Student.validate(s.Config)
 	}
 	return nil
 }
@@ -69,6 +67,21 @@ func (s *State) validate() error {
 type vector struct {
 	name string
 	data []float32
+}
+
+// check holds a vector against its layout.
+func (v vector) check(l *layout) error {
+	if len(v.data) != l.size {
+		return fmt.Errorf("%s has %d values, this configuration has %d", v.name, len(v.data), l.size)
+	}
+	for _, p := range l.parameters {
+		for i, x := range v.data[p.offset : p.offset+p.size] {
+			if !finite(x) {
+				return fmt.Errorf("tensor %s.%s holds %v at %d", v.name, p.name, x, i)
+			}
+		}
+	}
+	return nil
 }
 
 // vectorNames are the names of the flat vectors, in the order of vectors.

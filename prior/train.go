@@ -49,7 +49,13 @@ func (a *architecture) stepGraph(slots int) *graph.Graph {
 	w, ordered := l.inputs(g)
 	_, loss := a.batchLoss(g, w, slots)
 	g.Output("loss", loss)
-	gradient := g.Gradients(loss, ordered...)
+	outputGradient(g, l, loss, ordered)
+	return g
+}
+
+// outputGradient makes the gradient of the loss by the parameters of l, in their order, and its norm outputs.
+func outputGradient(g *graph.Graph, l *layout, loss *graph.Value, parameters []*graph.Value) {
+	gradient := g.Gradients(loss, parameters...)
 	squares := make([]*graph.Value, len(gradient))
 	for i, d := range gradient {
 		g.Output("gradient."+l.parameters[i].name, d)
@@ -60,5 +66,4 @@ func (a *architecture) stepGraph(slots int) *graph.Graph {
 		squares[i] = g.Reshape(g.ReduceSumSquare(d, false, axes...), 1)
 	}
 	g.Output("norm", g.Sqrt(g.ReduceSum(g.Concat(0, squares...), true, 0)))
-	return g
 }

@@ -78,7 +78,7 @@ func (a transformer) denoise(g *graph.Graph, w weights, in rows) *graph.Value {
 
 	mean := g.Mul(g.Add(g.Add(label, time), in.perRow(g, user)), g.Scalar(1./3))
 	c := g.SiLU(g.Linear(mean, w["condition.in.weight"], w["condition.in.bias"]))
-	c = g.SiLU(g.Linear(c, w["condition.out.weight"], w["condition.out.bias"]))
+	c = g.SiLU(in.leaping(g, g.Linear(c, w["condition.out.weight"], w["condition.out.bias"])))
 	ada := a.modulator(g, w, c)
 
 	read := a.reader(g, w, in, label, time)
