@@ -432,6 +432,7 @@ const (
 	streamCrowd
 	streamBall
 	streamRefill
+	streamCells
 )
 
 // stream returns the random source of (seed, use, step): a restart at the same

@@ -13,9 +13,6 @@ const (
 	crowdItems = 16384
 	// crowdGrowth is how much larger a catalogue gets before it is sampled anew.
 	crowdGrowth = 1.25
-	// crowdBalls is the number of regions that tastes are drawn from.
-	crowdBalls   = 4096
-	fewestInBall = 8
 )
 
 // span is a range that a number is drawn from.
@@ -29,16 +26,18 @@ func (s span) logUniform(rng *rand.Rand) float64 {
 }
 
 // law is the law of pseudo-users: a prior over people that needs a catalogue
-// and no feedback. A person has some tastes, each a ball of nearest neighbours
-// around a random item; a share of what they are shown is aimed at those; they
-// like what lies in a ball and sometimes what does not; some of them answer
-// weakly, which says less; some change.
+// and no feedback. A person has some tastes, each a region of the catalogue: a
+// ball of nearest neighbours around a random item or a cell of a partition; a
+// share of what they are shown is aimed at those; they like what lies in a
+// taste and sometimes what does not; some of them answer weakly, which says
+// less; some change.
 type law struct {
-	tastes int  // 1 to tastes, evenly
-	size   span // of a ball, log-uniform, as a share of the catalogue
+	tastes int     // 1 to tastes, evenly
+	size   span    // of a region, log-uniform, as a share of the catalogue
+	cells  float64 // share of people whose tastes are cells
 
-	aimed           span // share of impressions from a ball
-	inside, outside span // P(like) of a strong answer, in a ball and elsewhere
+	aimed           span // share of impressions of a taste
+	inside, outside span // P(like) of a strong answer, in a taste and elsewhere
 
 	weak                    float64 // share of people who answer weakly now and then, each at a uniform rate
 	weakInside, weakOutside span    // P(like) of a weak answer
@@ -57,23 +56,20 @@ type law struct {
 
 func defaultLaw() law {
 	return law{
-		tastes: 5, size: span{.0025, .1}, aimed: span{.2, .9}, inside: span{.7, .99}, outside: span{.01, .12},
+		tastes: 5, size: span{.0025, .1}, cells: .5, aimed: span{.2, .9}, inside: span{.7, .99}, outside: span{.01, .12},
 		weak: .25, weakInside: span{.4, .95}, weakOutside: span{.05, .4},
 		changing: .5, partly: .3, hazard: span{1. / 100, 1. / 8},
 		long: .6, past: span{3, 200},
 	}
 }
 
-// crowd draws pseudo-users from a sample of a catalogue. The balls around an
-// item are a function of the crowd's seed and the sample alone.
+// crowd draws pseudo-users from a sample of a catalogue.
 type crowd struct {
-	law   law
-	items []listed
-	of    int // items in the catalogue when it was sampled
-	seed  uint64
-	balls map[int][]int32 // by ball index, rising item indices; filled when first drawn
-	far   []float32       // scratch: distances to a centre
-	seen  map[int32]bool  // scratch of a life: items that cannot be targets
+	law     law
+	items   []listed
+	of      int // items in the catalogue when it was sampled
+	regions *regions
+	seen    map[int32]bool // scratch of a life: items that cannot be targets
 }
 
 // listed is an item of the catalogue.
@@ -83,11 +79,8 @@ type listed struct {
 }
 
 func newCrowd(seed uint64, of int, each func(func(id string, e []float32) bool)) *crowd {
-	return &crowd{
-		law:   defaultLaw(),
-		items: sampleItems(stream(seed, streamCrowd, 0), crowdItems, each), of: of, seed: seed,
-		balls: map[int][]int32{}, seen: map[int32]bool{},
-	}
+	law, items := defaultLaw(), sampleItems(stream(seed, streamCrowd, 0), crowdItems, each)
+	return &crowd{law: law, items: items, of: of, regions: newRegions(seed, items, law.size), seen: map[int32]bool{}}
 }
 
 // outgrown reports whether the catalogue has become another one.
@@ -95,45 +88,11 @@ func (c *crowd) outgrown(items int) bool {
 	return c == nil || float64(items) >= crowdGrowth*float64(c.of)
 }
 
-// ball returns the items of ball i: its centre and size are drawn from i.
-func (c *crowd) ball(i int) []int32 {
-	if b, ok := c.balls[i]; ok {
-		return b
-	}
-	rng := stream(c.seed, streamBall, int64(i))
-	size := int(float64(len(c.items)) * c.law.size.logUniform(rng))
-	size = min(max(size, fewestInBall), len(c.items))
-	centre := c.items[rng.IntN(len(c.items))].e
-	c.far = c.far[:0]
-	for _, it := range c.items {
-		var d float32
-		for j, x := range it.e {
-			d += (x - centre[j]) * (x - centre[j])
-		}
-		c.far = append(c.far, d)
-	}
-	sorted := slices.Clone(c.far)
-	slices.Sort(sorted)
-	b, edge := make([]int32, 0, size), sorted[size-1]
-	ties := size // places for items at the edge itself
-	for ; ties > 0 && sorted[size-ties] < edge; ties-- {
-	}
-	for k, d := range c.far {
-		if d == edge && ties > 0 {
-			ties--
-		} else if d >= edge {
-			continue
-		}
-		b = append(b, int32(k))
-	}
-	c.balls[i] = b
-	return b
-}
-
 // person is a pseudo-user.
 type person struct {
-	crowd *crowd
-	balls [][]int32
+	crowd  *crowd
+	kin    kin
+	tastes [][]int32
 	habits
 }
 
@@ -162,34 +121,34 @@ func (w law) habits(rng *rand.Rand) habits {
 
 // draw returns a random pseudo-user.
 func (c *crowd) draw(rng *rand.Rand) person {
-	p := person{crowd: c, habits: c.law.habits(rng)}
-	p.balls = make([][]int32, 1+rng.IntN(c.law.tastes))
-	for i := range p.balls {
-		p.balls[i] = c.ball(rng.IntN(crowdBalls))
+	p := person{crowd: c, kin: c.regions.kin(rng, c.law.cells), habits: c.law.habits(rng)}
+	p.tastes = make([][]int32, 1+rng.IntN(c.law.tastes))
+	for i := range p.tastes {
+		p.tastes[i] = p.kin.draw(rng)
 	}
 	return p
 }
 
 // change replaces tastes.
 func (p *person) change(rng *rand.Rand) {
-	balls := make([][]int32, len(p.balls)) // the old ones may be remembered elsewhere
-	for i := range balls {
-		balls[i] = p.balls[i]
+	tastes := make([][]int32, len(p.tastes)) // the old ones may be remembered elsewhere
+	for i := range tastes {
+		tastes[i] = p.tastes[i]
 		if !p.partly || rng.IntN(2) == 0 {
-			balls[i] = p.crowd.ball(rng.IntN(crowdBalls))
+			tastes[i] = p.kin.draw(rng)
 		}
 	}
-	p.balls = balls
+	p.tastes = tastes
 }
 
 // impression draws what the person is shown and whether it is of their taste.
 func (p *person) impression(rng *rand.Rand) (item int32, inside bool) {
 	if rng.Float64() < p.aimed {
-		b := p.balls[rng.IntN(len(p.balls))]
+		b := p.tastes[rng.IntN(len(p.tastes))]
 		return b[rng.IntN(len(b))], true
 	}
 	item = int32(rng.IntN(len(p.crowd.items)))
-	for _, b := range p.balls {
+	for _, b := range p.tastes {
 		if _, in := slices.BinarySearch(b, item); in {
 			return item, true
 		}
@@ -266,7 +225,7 @@ func (c *crowd) life(rng *rand.Rand, newest, older, targets int, likedWeight flo
 	}
 	slices.Reverse(l.newest)
 	slices.Reverse(l.older)
-	// Balls may be small and seen to the end: bounded.
+	// Tastes may be small and seen to the end: bounded.
 	for tries := 4 * targets; tries > 0 && len(next) < targets; tries-- {
 		item, class := p.event(rng)
 		if class != prior.StrongPositive && rng.Float64()*likedWeight >= 1 || c.seen[item] {

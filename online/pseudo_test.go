@@ -26,12 +26,12 @@ func TestBallsAreNearestNeighbours(t *testing.T) {
 	c := newCrowd(1, s.Len(), s.Each)
 	sizes := map[int]bool{}
 	for i := range 200 {
-		b := c.ball(i)
+		b := c.regions.ball(i)
 		sizes[len(b)] = true
 		if len(b) < fewestInBall || float64(len(b)) > 1000*c.law.size.high {
 			t.Fatalf("a ball of %d of 1000 items", len(b))
 		}
-		if !slices.IsSorted(b) || !slices.Equal(b, newCrowd(1, s.Len(), s.Each).ball(i)) {
+		if !slices.IsSorted(b) || !slices.Equal(b, newCrowd(1, s.Len(), s.Each).regions.ball(i)) {
 			t.Fatal("a ball is not the same when drawn again")
 		}
 		// Its centre is the member from which no outsider is nearer than the farthest member.
@@ -69,7 +69,7 @@ func TestPseudoUsersAnswerByTheirTaste(t *testing.T) {
 		for range 6000 {
 			item, class := p.event(rng)
 			liked := class == prior.StrongPositive
-			inside := slices.ContainsFunc(p.balls, func(b []int32) bool { _, ok := slices.BinarySearch(b, item); return ok })
+			inside := slices.ContainsFunc(p.tastes, func(b []int32) bool { _, ok := slices.BinarySearch(b, item); return ok })
 			n, l := &out, &outLiked
 			if inside {
 				n, l = &in, &inLiked
@@ -99,7 +99,8 @@ func TestPseudoUsersChange(t *testing.T) {
 	s := plain(1000)
 	for _, changing := range []float64{0, 1} {
 		c := newCrowd(1, s.Len(), s.Each)
-		c.law.tastes, c.law.size, c.law.aimed, c.law.inside = 1, span{.02, .02}, span{1, 1}, span{1, 1}
+		c.law.tastes, c.law.cells, c.law.aimed, c.law.inside = 1, 0, span{1, 1}, span{1, 1}
+		c.regions.size = span{.02, .02}
 		c.law.weak, c.law.long, c.law.partly, c.law.changing, c.law.hazard = 0, 1, 0, changing, span{.2, .2}
 		// 20 nearest neighbours of 1000 standard normal points: most pairs of balls have nothing in common.
 		inOne := func(entries []Entry) bool {
@@ -107,7 +108,7 @@ func TestPseudoUsersChange(t *testing.T) {
 				all := true
 				for _, e := range entries {
 					k := slices.IndexFunc(c.items, func(l listed) bool { return l.id == e.ItemID })
-					if _, in := slices.BinarySearch(c.ball(i), int32(k)); !in {
+					if _, in := slices.BinarySearch(c.regions.ball(i), int32(k)); !in {
 						all = false
 						break
 					}
@@ -332,5 +333,72 @@ func TestFirstStepsOfBirthAreQuick(t *testing.T) {
 	few := smallPrior().Targets
 	if want := []int{few, few, 9, 9}; !slices.Equal(seen.most, want) {
 		t.Errorf("targets of a context by step: %v, expected %v", seen.most, want)
+	}
+}
+
+// TestPartitionsCutTheCatalogue: every item lies in at most one cell, its own
+// centre's, and cells are of very different sizes.
+func TestPartitionsCutTheCatalogue(t *testing.T) {
+	s := plain(1000)
+	r := newCrowd(1, s.Len(), s.Each).regions
+	fewest, most := len(r.items), 0
+	for i := range crowdPartitions {
+		cells := r.partition(i)
+		if len(cells) == 0 {
+			t.Fatalf("partition %d has no cell", i)
+		}
+		seen, means := map[int32]bool{}, make([][]float32, len(cells))
+		for c, cell := range cells {
+			fewest, most = min(fewest, len(cell)), max(most, len(cell))
+			if len(cell) < fewestInBall || !slices.IsSorted(cell) {
+				t.Fatalf("partition %d: cell %v", i, cell)
+			}
+			means[c] = make([]float32, 2)
+			for _, k := range cell {
+				if seen[k] {
+					t.Fatalf("partition %d: item %d lies in two cells", i, k)
+				}
+				seen[k] = true
+				for d, x := range r.items[k].e {
+					means[c][d] += x / float32(len(cell))
+				}
+			}
+		}
+		// Cells are convex here: most items are nearest to the mean of their own.
+		own := 0
+		for c, cell := range cells {
+			for _, k := range cell {
+				if nearest([]listed{r.items[k]}, means)[0] == int32(c) {
+					own++
+				}
+			}
+		}
+		if share := float64(own) / float64(len(seen)); share < .6 {
+			t.Errorf("partition %d of %d cells: %.2f of the items are nearest to their own cell's mean", i, len(cells), share)
+		}
+		if !slices.EqualFunc(cells, newCrowd(1, s.Len(), s.Each).regions.partition(i), slices.Equal[[]int32]) {
+			t.Fatalf("partition %d is not the same when drawn again", i)
+		}
+	}
+	if fewest > 20 || most < 50 {
+		t.Errorf("cells of %d to %d items", fewest, most)
+	}
+}
+
+// TestTastesOfCellsDoNotOverlap: who has cells for tastes has them of one partition.
+func TestTastesOfCellsDoNotOverlap(t *testing.T) {
+	s := plain(1000)
+	c := newCrowd(1, s.Len(), s.Each)
+	c.law.cells = 1
+	rng := stream(6, streamDraw, 0)
+	for range 200 {
+		p := c.draw(rng)
+		for i, a := range p.tastes {
+			for _, b := range p.tastes[:i] {
+				if shared := slices.ContainsFunc(a, func(k int32) bool { _, in := slices.BinarySearch(b, k); return in }); shared && !slices.Equal(a, b) {
+					t.Fatal("two cells of one person overlap")
+				}
+			}
+		}
 	}
 }
