@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -183,7 +182,7 @@ func (c Config) OpenDecoder() (*sampler.Decoder, error) {
 	case "shapes":
 		files = shapes.Codec()
 	default:
-		files, manifest = os.DirFS(filepath.Dir(m)), filepath.Base(m)
+		files, manifest = ort.Folder(filepath.Dir(m)), filepath.Base(m)
 	}
 	d, err := sampler.OpenDecoder(files, manifest, c.RuntimeOptions())
 	if err != nil {

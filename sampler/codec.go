@@ -11,20 +11,29 @@ import (
 	"sync"
 
 	"rebeca/internal/ort"
+	"rebeca/sampler/stablediffusion"
 )
 
 // Decoder maps embeddings to images. It is safe for concurrent use.
 type Decoder struct {
 	m       Manifest
-	network *network
+	network *network                  // nil with a pipeline
+	drawing *stablediffusion.Pipeline // nil with a network
 }
 
-// OpenDecoder reads a manifest and compiles its decoder. The manifest's file is named relative to the manifest. Errors
-// name the file and the field; ONNX Runtime must be open.
+// OpenDecoder reads a manifest and compiles its decoder. The manifest's files are named relative to the manifest; those above 2 GB need
+// fsys to be an ort.Folder. Errors name the file and the field; ONNX Runtime must be open.
 func OpenDecoder(fsys fs.FS, manifest string, o ort.Options) (*Decoder, error) {
 	m, err := readManifest(fsys, manifest)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", manifest, err)
+	}
+	if c := m.StableDiffusion; c != nil {
+		p, err := stablediffusion.Open(fsys, path.Dir(manifest), *c, m.Dim, o)
+		if err != nil {
+			return nil, fmt.Errorf("%s: stable_diffusion.%w", manifest, err)
+		}
+		return &Decoder{m: m, drawing: p}, nil
 	}
 	if m.Decoder == nil {
 		return nil, fmt.Errorf("%s: decoder: missing", manifest)
@@ -44,7 +53,12 @@ func (d *Decoder) Name() string { return d.m.Name }
 func (d *Decoder) Dim() int { return d.m.Dim }
 
 // Size is the size of the images it gives, in pixels.
-func (d *Decoder) Size() image.Point { return image.Pt(d.m.Decoder.Width, d.m.Decoder.Height) }
+func (d *Decoder) Size() image.Point {
+	if c := d.m.StableDiffusion; c != nil {
+		return image.Pt(c.Width, c.Height)
+	}
+	return image.Pt(d.m.Decoder.Width, d.m.Decoder.Height)
+}
 
 // Decode gives one opaque *image.RGBA for each embedding [Dim] in the catalogue's scale. An embedding always gives the
 // same pixels: every run has the manifest's batch, padded with zeros. An embedding of another length or a value that is
@@ -65,6 +79,9 @@ func (d *Decoder) Decode(ctx context.Context, embeddings [][]float32, seeds []ui
 			return nil, fmt.Errorf("decoding embedding %d: value %d is %v", i, k, e[k])
 		}
 	}
+	if d.drawing != nil {
+		return d.draw(ctx, embeddings, seeds, progress)
+	}
 	p := d.m.Decoder
 	out := make([]image.Image, len(embeddings))
 	err := d.network.run(ctx, len(embeddings), progress,
@@ -76,8 +93,41 @@ func (d *Decoder) Decode(ctx context.Context, embeddings [][]float32, seeds []ui
 	return out, nil
 }
 
-// Close frees the network after the calls in progress.
-func (d *Decoder) Close() error { return d.network.close() }
+// draw makes the pictures one after another, so that none depends on another.
+func (d *Decoder) draw(ctx context.Context, embeddings [][]float32, seeds []uint64, progress func(done, total int)) ([]image.Image, error) {
+	c, each := d.m.StableDiffusion, d.drawing.Evaluations()
+	p := Part{Width: c.Width, Height: c.Height, Range: [2]float64{-1, 1}}
+	out := make([]image.Image, len(embeddings))
+	for i, e := range embeddings {
+		var seed uint64
+		if seeds != nil {
+			seed = seeds[i]
+		}
+		values, err := d.drawing.Draw(ctx, e, seed, func(done int) {
+			if progress != nil {
+				progress(i*each+done, len(embeddings)*each)
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("decoding embedding %d: %w", i, err)
+		}
+		if values == nil {
+			continue // withheld
+		}
+		if out[i], err = p.pixels(values); err != nil {
+			return nil, fmt.Errorf("decoding embedding %d: %w", i, err)
+		}
+	}
+	return out, nil
+}
+
+// Close frees the decoder after the calls in progress.
+func (d *Decoder) Close() error {
+	if d.drawing != nil {
+		return d.drawing.Close()
+	}
+	return d.network.close()
+}
 
 // Encoder maps images to embeddings. It is safe for concurrent use.
 type Encoder struct {
@@ -210,60 +260,25 @@ type network struct {
 type tensors struct{ in, out *ort.Tensor }
 
 func openNetwork(fsys fs.FS, dir string, p Part, in, out []int64, o ort.Options) (*network, error) {
-	model, err := readModel(fsys, path.Join(dir, p.File))
-	if err != nil {
-		return nil, fmt.Errorf("file: %w", err)
-	}
-	inputs, outputs, err := ort.Describe(model)
+	name := path.Join(dir, p.File)
+	inputs, outputs, err := ort.DescribeFile(fsys, name)
 	if err != nil {
 		return nil, fmt.Errorf("file: %s: %w", p.File, err)
 	}
 	if len(inputs) != 1 {
 		return nil, fmt.Errorf("input: %s has %d inputs, one is read", p.File, len(inputs))
 	}
-	if err := checkIO(inputs, p.Input, in); err != nil {
+	if err := ort.CheckIO(inputs, p.Input, in); err != nil {
 		return nil, fmt.Errorf("input: %s: %w", p.File, err)
 	}
-	if err := checkIO(outputs, p.Output, out); err != nil {
+	if err := ort.CheckIO(outputs, p.Output, out); err != nil {
 		return nil, fmt.Errorf("output: %s: %w", p.File, err)
 	}
-	session, err := ort.NewSession(model, []string{p.Input}, []string{p.Output}, o)
+	session, err := ort.NewFileSession(fsys, name, []string{p.Input}, []string{p.Output}, o)
 	if err != nil {
 		return nil, fmt.Errorf("file: %s: %w", p.File, err)
 	}
 	return &network{session: session, in: in, out: out, inRow: rowSize(in), outRow: rowSize(out)}, nil
-}
-
-func readModel(fsys fs.FS, name string) ([]byte, error) {
-	info, err := fs.Stat(fsys, name)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxModelSize {
-		return nil, fmt.Errorf("%s: %d bytes, more than an ONNX file can have", name, info.Size())
-	}
-	return fs.ReadFile(fsys, name)
-}
-
-// checkIO holds a model's input or output against the shape the manifest gives it; -1 is a free dimension.
-func checkIO(found []ort.IO, name string, want []int64) error {
-	i := slices.IndexFunc(found, func(io ort.IO) bool { return io.Name == name })
-	if i < 0 {
-		var names []string
-		for _, io := range found {
-			names = append(names, io.Name)
-		}
-		return fmt.Errorf("no %q among %q", name, names)
-	}
-	got := found[i].Shape
-	ok := len(got) == len(want)
-	for k := 0; ok && k < len(want); k++ {
-		ok = got[k] == -1 || got[k] == want[k]
-	}
-	if !ok {
-		return fmt.Errorf("%q has shape %v where the manifest says %v", name, got, want)
-	}
-	return nil
 }
 
 func rowSize(shape []int64) int {

@@ -218,7 +218,7 @@ func TestOpenRefuses(t *testing.T) {
 		edit func(m *Manifest)
 	}{
 		{"tiny/manifest.json: decoder: missing", func(m *Manifest) { m.Decoder = nil }},
-		{"decoder.file: open tiny/absent.onnx: file does not exist", func(m *Manifest) { m.Decoder.File = "absent.onnx" }},
+		{"decoder.file: absent.onnx: open tiny/absent.onnx: file does not exist", func(m *Manifest) { m.Decoder.File = "absent.onnx" }},
 		{"decoder.file: manifest.json: reading model", func(m *Manifest) { m.Decoder.File = "manifest.json" }},
 		{`decoder.input: decoder.onnx: no "latent" among ["z"]`, func(m *Manifest) { m.Decoder.Input = "latent" }},
 		{`decoder.output: decoder.onnx: no "pixels" among ["image"]`, func(m *Manifest) { m.Decoder.Output = "pixels" }},

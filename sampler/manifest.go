@@ -8,17 +8,18 @@ import (
 	"io"
 	"io/fs"
 	"math"
+
+	"rebeca/sampler/stablediffusion"
 )
 
 // ManifestFormat is the version of the manifest that this package reads.
 const ManifestFormat = 1
 
 const (
-	maxDim       = 1 << 14
-	maxSide      = 4096
-	maxBatch     = 1024
-	layoutNCHW   = "NCHW"
-	maxModelSize = 2 << 30 // of an ONNX file: protobuf's own bound
+	maxDim     = 1 << 14
+	maxSide    = 4096
+	maxBatch   = 1024
+	layoutNCHW = "NCHW"
 )
 
 // Manifest describes the ONNX files of a codec. Its JSON is strict: an unknown key is an error.
@@ -28,6 +29,8 @@ type Manifest struct {
 	Dim     int    `json:"dim"`     // length of an embedding
 	Decoder *Part  `json:"decoder"` // embeddings to images; null if there is none
 	Encoder *Part  `json:"encoder"` // images to embeddings; null if there is none
+	// StableDiffusion is a decoder of many files in place of Decoder's one; null if there is none.
+	StableDiffusion *stablediffusion.Config `json:"stable_diffusion,omitempty"`
 }
 
 // Part is one ONNX file with an image on one side and embeddings [batch, dim] on the other, both float32.
@@ -67,8 +70,15 @@ func (m Manifest) validate() error {
 		return errors.New("name: missing")
 	case m.Dim < 1 || m.Dim > maxDim:
 		return fmt.Errorf("dim: %d is not within 1 to %d", m.Dim, maxDim)
-	case m.Decoder == nil && m.Encoder == nil:
-		return errors.New("decoder, encoder: both are missing")
+	case m.Decoder == nil && m.Encoder == nil && m.StableDiffusion == nil:
+		return errors.New("decoder, stable_diffusion, encoder: all are missing")
+	case m.Decoder != nil && m.StableDiffusion != nil:
+		return errors.New("decoder, stable_diffusion: both are given, one decodes")
+	}
+	if c := m.StableDiffusion; c != nil {
+		if err := c.Validate(); err != nil {
+			return fmt.Errorf("stable_diffusion.%w", err)
+		}
 	}
 	for _, p := range []struct {
 		field string

@@ -52,14 +52,18 @@ func TestDecodeManifestRefuses(t *testing.T) {
 		if _, err := DecodeManifest([]byte(data)); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: error %v, want %q", tc.to, err, tc.want)
 		}
+		if rises := strings.Contains(tc.want, "does not rise"); (fitsSchema([]byte(data)) == nil) != rises {
+			t.Errorf("%s: the schema says %v", tc.to, fitsSchema([]byte(data)))
+		}
 	}
-	if _, err := DecodeManifest([]byte(`{"format":1,"name":"x","dim":1}`)); err == nil || !strings.Contains(err.Error(), "both are missing") {
+	if _, err := DecodeManifest([]byte(`{"format":1,"name":"x","dim":1}`)); err == nil || !strings.Contains(err.Error(), "all are missing") {
 		t.Errorf("no parts: error %v", err)
 	}
 }
 
 func FuzzDecodeManifest(f *testing.F) {
 	f.Add([]byte(goodManifest))
+	f.Add([]byte(goodDrawing))
 	f.Add([]byte(`{"format":1,"name":"x","dim":1}`))
 	f.Add([]byte(`{"format":1e0,"decoder":{"range":[0,1,2]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -70,6 +74,9 @@ func FuzzDecodeManifest(f *testing.F) {
 		again, err := json.Marshal(m)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if err := fitsSchema(again); err != nil {
+			t.Fatalf("the schema refuses what is read: %v\n%s", err, again)
 		}
 		back, err := DecodeManifest(again)
 		if err != nil || !reflect.DeepEqual(m, back) {

@@ -49,6 +49,12 @@ type Session struct {
 
 // NewSession compiles the ONNX model. inputs and outputs fix the order in which tensors are given to Run. The bytes are not kept.
 func NewSession(model []byte, inputs, outputs []string, o Options) (*Session, error) {
+	return newSession(inputs, outputs, o, func(options *onnx.SessionOptions) (*onnx.DynamicAdvancedSession, error) {
+		return onnx.NewDynamicAdvancedSessionWithONNXData(model, inputs, outputs, options)
+	})
+}
+
+func newSession(inputs, outputs []string, o Options, compile func(*onnx.SessionOptions) (*onnx.DynamicAdvancedSession, error)) (*Session, error) {
 	if len(inputs) == 0 || len(outputs) == 0 {
 		panic("ort: a session needs at least one input and one output")
 	}
@@ -60,7 +66,7 @@ func NewSession(model []byte, inputs, outputs []string, o Options) (*Session, er
 		return nil, fmt.Errorf("setting session options: %w", err)
 	}
 	defer options.Destroy()
-	inner, err := onnx.NewDynamicAdvancedSessionWithONNXData(model, inputs, outputs, options)
+	inner, err := compile(options)
 	if err != nil {
 		return nil, fmt.Errorf("compiling model: %w", err)
 	}
@@ -270,6 +276,10 @@ func Describe(model []byte) (inputs, outputs []IO, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading model: %w", err)
 	}
+	return describeBoth(in, out)
+}
+
+func describeBoth(in, out []onnx.InputOutputInfo) (inputs, outputs []IO, err error) {
 	if inputs, err = describe("input", in); err != nil {
 		return nil, nil, err
 	}
