@@ -177,6 +177,9 @@ type GenerateConfig struct {
 	MaxWait  time.Duration `yaml:"max_wait"`
 	MaxAge   time.Duration `yaml:"max_age"`
 	Count    int           `yaml:"count"` // images per feedback trigger
+	// Explain is how many of the events that an image is owed to its record names,
+	// up to 8; 0 (default): none, but three where a request asks for them.
+	Explain int `yaml:"explain"`
 }
 
 // TrainConfig is the part of [online.Config] that operators set.
@@ -422,6 +425,9 @@ func (c Config) Validate() error {
 	}
 	if n := c.Generate.Count; n < 0 || n > 64 {
 		bad("generate.count", "%d is outside 0..64", n)
+	}
+	if n := c.Generate.Explain; n < 0 || n > maxCauses {
+		bad("generate.explain", "%d is outside 0..%d", n, maxCauses)
 	}
 	if err := c.onlineConfig().Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("train.%w", err))

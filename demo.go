@@ -101,6 +101,7 @@ func (d *Demo) serviceConfig(brokerAddr, dir string) Config {
 	c.Prior.Dim = shapesDim
 	c.Decoder.Manifest = "shapes"
 	c.HTTP.Listen = d.config.Listen
+	c.Generate.Explain = 3 // the gallery shows why
 	// A minute's events are few: the cores learn more from each than the
 	// default takes, and the general lesson of birth is kept short for that.
 	c.Train.Steps, c.Train.BirthSteps, c.Train.BirthTargets = 6, 400, 4

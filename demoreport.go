@@ -290,7 +290,7 @@ func (d *Demo) ask(ctx context.Context) (map[string]bool, error) {
 			continue
 		}
 		value, err := schemas.Request{
-			RequestID: d.run + "-coverage", UserID: p.ID, Count: coverageSamples, Images: &images,
+			RequestID: d.run + "-coverage", UserID: p.ID, Count: coverageSamples, Images: &images, Explain: &images,
 		}.Encode()
 		if err != nil {
 			return nil, fmt.Errorf("encoding a request: %w", err)

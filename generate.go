@@ -370,6 +370,7 @@ type subject struct {
 	row     table.Row
 	asOf    schemas.Position
 	context prior.Context
+	entries []table.Entry // of row, those in context
 	cond    *prior.Condition
 }
 
@@ -386,9 +387,8 @@ func (g *generator) subjects(users []string, partitions []int32) ([]subject, err
 			return nil, fmt.Errorf("reading user %q: %w", user, err)
 		}
 		s.row = row
-		var masked int
-		s.context, masked = g.table.Context(row)
-		g.metrics.masked.Add(float64(masked))
+		s.context, s.entries = g.table.Resolved(row)
+		g.metrics.masked.Add(float64(len(row.Window) - len(s.entries)))
 		contexts[i] = s.context
 	}
 	conds, err := g.current.model.Encode(contexts)
@@ -483,6 +483,9 @@ func (g *generator) makeImages(ctx context.Context, batch []chunk) ([]table.Comp
 	}
 	for i := range records {
 		records[i].Embedding = embeddings[i]
+	}
+	if err := g.explain(batch, subjects, jobs, records); err != nil {
+		return nil, err
 	}
 	if err := g.decode(ctx, records, withImage); err != nil {
 		return nil, err

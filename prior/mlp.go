@@ -117,6 +117,8 @@ func (a mlp) attend(g *graph.Graph, w weights, block string, h *graph.Value, in 
 
 	queries := g.Reshape(g.Linear(h, ask, bias), contexts, count/contexts*a.Heads, a.Hidden)
 	scores := g.Add(g.MatMulTransposed(queries, in.memory, false, true), in.mask)
-	seen := g.Reshape(g.MatMul(g.Softmax(scores), in.memory), count, width)
+	p := g.Softmax(scores)
+	in.attend(p)
+	seen := g.Reshape(g.MatMul(p, in.memory), count, width)
 	return g.Linear(seen, give, w[block+"attention.bias"])
 }

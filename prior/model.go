@@ -44,6 +44,7 @@ type Model struct {
 	leapers   []*denoiser // the same of the student; nil without one
 	student   bool        // whether there is one
 	fidelity  Fidelity    // the student's
+	attention attention
 }
 
 // denoiser is the compiled denoiser of one row shape.
@@ -66,6 +67,7 @@ func NewModel(s *State, o ort.Options) (*Model, error) {
 		return nil, fmt.Errorf("opening prior: %w", err)
 	}
 	m := &Model{net: newArchitecture(s.Config), stats: s.Stats.clone(), identity: new(identity)}
+	m.attention.weights, m.attention.options = slices.Clone(s.EMA), o
 	err := m.compile(s.EMA, o)
 	if err == nil && s.Student != nil {
 		err = m.compileStudent(s, o)
@@ -118,6 +120,16 @@ func (a *architecture) encoderGraph(flat []float32) *graph.Graph {
 func (a *architecture) denoiserGraph(l *layout, flat []float32, count int, leap bool) *graph.Graph {
 	g := graph.New("denoiser")
 	w := l.constants(g, flat)
+	in := a.rowInputs(g, count)
+	if leap {
+		in.leap = a.leapOf(g, w, g.Input("leap", count, a.leapFeatures()))
+	}
+	g.Output("prediction", a.denoise(g, w, in))
+	return g
+}
+
+// rowInputs declares what count rows are denoised from.
+func (a *architecture) rowInputs(g *graph.Graph, count int) rows {
 	in := rows{x: g.Input("x", count, a.Dim), features: g.Input("features", count, a.sizes.features())}
 	if a.sizes.memory > 0 {
 		in.memory = g.Input("memory", count, a.sizes.slots, a.sizes.memory)
@@ -129,11 +141,7 @@ func (a *architecture) denoiserGraph(l *layout, flat []float32, count int, leap 
 	if !a.HasUserTable() {
 		in.size = g.Input("size", count, 1)
 	}
-	if leap {
-		in.leap = a.leapOf(g, w, g.Input("leap", count, a.leapFeatures()))
-	}
-	g.Output("prediction", a.denoise(g, w, in))
-	return g
+	return in
 }
 
 // Config returns the prior's configuration, with its kind resolved.
@@ -307,13 +315,8 @@ func (m *Model) Denoise(dst, x []float32, rows []Row) error {
 	if len(x) != len(rows)*dim || len(dst) != len(x) {
 		panic(fmt.Sprintf("prior: denoising %d rows of %d dimensions from %d values to %d", len(rows), dim, len(x), len(dst)))
 	}
-	for i, r := range rows {
-		if _, ok := m.net.labelColumn(r.Label); r.T < 0 || r.T > m.net.Timesteps || !ok {
-			return fmt.Errorf("denoising row %d: timestep %d of %d, label %v", i, r.T, m.net.Timesteps, r.Label)
-		}
-		if r.Cond == nil && m.net.Kind == kindSimulation {
-			return fmt.Errorf("denoising row %d: no user, which kind %s has no row for", i, m.net.Kind)
-		}
+	if err := m.net.checkRows(rows); err != nil {
+		return fmt.Errorf("denoising %w", err)
 	}
 	m.enter()
 	defer m.running.RUnlock()
@@ -324,6 +327,19 @@ func (m *Model) Denoise(dst, x []float32, rows []Row) error {
 			return err
 		}
 		dst, x, rows = dst[n*dim:], x[n*dim:], rows[n:]
+	}
+	return nil
+}
+
+// checkRows holds rows against the configuration.
+func (a *architecture) checkRows(rows []Row) error {
+	for i, r := range rows {
+		if _, ok := a.labelColumn(r.Label); r.T < 0 || r.T > a.Timesteps || !ok {
+			return fmt.Errorf("row %d: timestep %d of %d, label %v", i, r.T, a.Timesteps, r.Label)
+		}
+		if r.Cond == nil && a.Kind == kindSimulation {
+			return fmt.Errorf("row %d: no user, which kind %s has no row for", i, a.Kind)
+		}
 	}
 	return nil
 }
@@ -413,6 +429,7 @@ func (m *Model) Close() error {
 	for _, d := range slices.Concat(m.denoisers, m.leapers) {
 		errs = append(errs, d.close())
 	}
+	errs = append(errs, m.attention.close())
 	m.encoder, m.denoisers, m.leapers = nil, nil, nil
 	m.encoders.close()
 	return errors.Join(errs...)

@@ -102,6 +102,8 @@ type rows struct {
 	user     *graph.Value // [C, user]
 	size     *graph.Value // [C, 1], ln(1 + entries); nil for a kind with a user table
 	leap     *graph.Value // [R, Hidden], what a student adds to the vector that modulates the blocks; nil for its teacher
+
+	attended *[]*graph.Value // where not nil, every block appends its attention to the window, [C, ·, S]; only kinds that read windows
 }
 
 // leaping adds what a student knows of its leap to the vector that modulates the blocks, [R, Hidden], before its activation.
@@ -110,6 +112,13 @@ func (r rows) leaping(g *graph.Graph, modulator *graph.Value) *graph.Value {
 		return modulator
 	}
 	return g.Add(modulator, r.leap)
+}
+
+// attend notes the attention of a block where somebody asks for it.
+func (r rows) attend(p *graph.Value) {
+	if r.attended != nil {
+		*r.attended = append(*r.attended, p)
+	}
 }
 
 // contexts returns C.

@@ -119,6 +119,9 @@ func (a transformer) reader(g *graph.Graph, w weights, in rows, label, time *gra
 		toContext := g.Add(g.MatMulTransposed(q, shared(2*b), false, true), visible)
 		toRow := g.Reshape(g.MatMulTransposed(byRow, single(2*b), false, true), contexts, a.Heads, m, 2)
 		p := g.Split(g.Softmax(g.Concat(3, toContext, toRow)), 3, slots, 2)
+		if in.attended != nil {
+			in.attend(g.Reshape(g.Slice(p[0], 3, 1, slots), contexts, a.Heads*m, slots-1)) // without the user
+		}
 		ofRow := g.MatMul(g.Reshape(p[1], contexts, a.Heads, each, a.Tokens, 2), single(2*b+1))
 		return g.Add(g.MatMul(p[0], shared(2*b+1)), g.Reshape(ofRow, contexts, a.Heads, m, d))
 	}

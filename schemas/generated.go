@@ -25,6 +25,13 @@ type Image struct {
 	URI       string `json:"uri,omitempty"`
 }
 
+// Cause is an event of a user that an image is owed to.
+type Cause struct {
+	ItemID string  `json:"item_id"`
+	Offset int64   `json:"offset"` // of the event, in the user's partition of feedback
+	Share  float64 `json:"share"`  // of the attention that the prior paid to the user's window, 0..1
+}
+
 // Generated is one record of the topic generated, key = UserID: one image or embedding with where it comes from.
 type Generated struct {
 	ID           string    // 32 hex digits, [ID] of Source
@@ -33,7 +40,9 @@ type Generated struct {
 	Trigger      string    // request or feedback
 	Embedding    []float32 // [dim], in the catalogue's own scale
 	Image        *Image    // nil without a decoder
-	Score        *float64  // the verifier's, nil without one
+	Score        *float64  // the ranker's, nil without one
+	Candidates   int       // how many it was chosen from, 0 for the only one
+	Because      []Cause   // what it is owed to most, the greatest share first; nil where nobody asked
 	Seed         uint64    // 0..2^53
 	Guidance     float64   //
 	Steps        int       // denoiser evaluations of the conditional half
@@ -54,6 +63,8 @@ type generatedJSON struct {
 	Dim          int      `json:"dim"`
 	Image        *Image   `json:"image,omitempty"`
 	Score        *float64 `json:"score,omitempty"`
+	Candidates   int      `json:"candidates,omitempty"`
+	Because      []Cause  `json:"because,omitempty"`
 	Seed         uint64   `json:"seed"`
 	Guidance     float64  `json:"guidance"`
 	Steps        int      `json:"steps"`
@@ -72,8 +83,8 @@ func (g Generated) MarshalJSON() ([]byte, error) {
 		caused = g.CausedAt.UTC().Format(time.RFC3339Nano)
 	}
 	return encode(generatedJSON{
-		g.ID, g.UserID, g.RequestID, g.Trigger, encodeF32(g.Embedding), len(g.Embedding), g.Image, g.Score, g.Seed, g.Guidance,
-		g.Steps, g.PriorVersion, g.EventsFolded, g.AsOf, g.Source, g.CreatedAt.UTC().Format(time.RFC3339Nano), caused,
+		g.ID, g.UserID, g.RequestID, g.Trigger, encodeF32(g.Embedding), len(g.Embedding), g.Image, g.Score, g.Candidates, g.Because,
+		g.Seed, g.Guidance, g.Steps, g.PriorVersion, g.EventsFolded, g.AsOf, g.Source, g.CreatedAt.UTC().Format(time.RFC3339Nano), caused,
 	})
 }
 
@@ -145,6 +156,11 @@ func (s *generatedScan) set(field string, v raw) (err error) {
 		s.Image, err = v.image()
 	case "score":
 		s.Score, err = v.optionalNumber(field, ReasonBadValue)
+	case "candidates":
+		n, err = v.integer(field, ReasonBadValue, 2, math.MaxInt32)
+		s.Candidates = int(n)
+	case "because":
+		s.Because, err = v.causes()
 	case "seed":
 		n, err = v.integer(field, ReasonBadSeed, 0, MaxSeed)
 		s.Seed = uint64(n)
@@ -223,6 +239,48 @@ func (v raw) asOf() (p Position, err error) {
 		err = errMissing("as_of.partition or .offset")
 	}
 	return p, err
+}
+
+// causes reads the list of because; an empty one is nil.
+func (v raw) causes() (out []Cause, err error) {
+	if v[0] != '[' {
+		return nil, reject(ReasonBadType, "because must be an array, is %.64s", v)
+	}
+	err = v.elements(func(v raw) error {
+		o, ok := v.object()
+		if !ok {
+			return reject(ReasonBadType, "because holds %.64s, not an object", v)
+		}
+		var c Cause
+		seen := 0
+		if err := o.each(func(field string, v raw) (err error) {
+			switch field {
+			case "item_id":
+				seen |= 1
+				if c.ItemID, err = v.text("because.item_id"); err == nil {
+					err = checkID("because.item_id", c.ItemID)
+				}
+			case "offset":
+				seen |= 2
+				c.Offset, err = v.integer("because.offset", ReasonBadValue, 0, math.MaxInt64)
+			case "share":
+				seen |= 4
+				c.Share, err = v.number("because.share", ReasonBadValue)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+		switch {
+		case seen != 1|2|4:
+			return errMissing("because.item_id, .offset or .share")
+		case !(c.Share >= 0 && c.Share <= 1):
+			return reject(ReasonBadValue, "because.share %v is no share in [0, 1]", c.Share)
+		}
+		out = append(out, c)
+		return nil
+	})
+	return out, err
 }
 
 func (v raw) source() (Source, error) {

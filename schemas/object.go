@@ -222,26 +222,40 @@ func (v raw) floats32(field string) ([]float32, error) {
 		return nil, reject(ReasonBadType, "%s must be an array of numbers, is %.64s", field, v)
 	}
 	out := make([]float32, 0, bytes.Count(v, []byte{','})+1)
+	err := v.elements(func(v raw) error {
+		x, err := v.number(field, ReasonBadEmbedding)
+		if err != nil {
+			return err
+		}
+		if math.Abs(x) > math.MaxFloat32 {
+			return reject(ReasonBadEmbedding, "%s[%d] is beyond float32: %.64s", field, len(out), v)
+		}
+		out = append(out, float32(x))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// elements calls fn for each element of an array, which v must be.
+func (v raw) elements(fn func(v raw) error) error {
 	o := object{data: v, pos: 1}
 	for {
 		o.skipSpace()
 		switch o.data[o.pos] {
 		case ']':
-			return out, nil
+			return nil
 		case ',':
 			o.pos++
 			continue
 		}
 		start := o.pos
 		o.skipValue()
-		x, err := raw(v[start:o.pos]).number(field, ReasonBadEmbedding)
-		if err != nil {
-			return nil, err
+		if err := fn(raw(v[start:o.pos])); err != nil {
+			return err
 		}
-		if math.Abs(x) > math.MaxFloat32 {
-			return nil, reject(ReasonBadEmbedding, "%s[%d] is beyond float32: %.64s", field, len(out), v[start:o.pos])
-		}
-		out = append(out, float32(x))
 	}
 }
 

@@ -77,7 +77,7 @@ func avroWriter(testing.TB) func(topic, text string) ([]Header, []byte, bool) {
 			return nil, nil, false
 		}
 		record := map[string]any{"value": nil, "embedding": nil, "embedding_f32": nil, "uri": nil, "attributes": nil, "rating": nil,
-			"seed": nil, "guidance": nil, "images": nil, "after": nil}
+			"seed": nil, "guidance": nil, "images": nil, "after": nil, "candidates": nil, "explain": nil}
 		for name, v := range m {
 			switch name {
 			case "occurred_at":
@@ -90,7 +90,7 @@ func avroWriter(testing.TB) func(topic, text string) ([]Header, []byte, bool) {
 				if v != nil {
 					v = must(v.(json.Number).Float64())
 				}
-			case "count":
+			case "count", "candidates":
 				v = int(must(v.(json.Number).Int64()))
 			case "seed":
 				v = must(v.(json.Number).Int64())

@@ -4,9 +4,10 @@ import "math"
 
 // Limits of requests.
 const (
-	MaxCount    = 1000
-	MaxGuidance = 20
-	MaxSeed     = 1 << 53 // the last whole number that every JSON reader keeps
+	MaxCount      = 1000
+	MaxGuidance   = 20
+	MaxCandidates = 16
+	MaxSeed       = 1 << 53 // the last whole number that every JSON reader keeps
 )
 
 // Ratings of a request.
@@ -38,6 +39,10 @@ type Request struct {
 	Guidance  *float64  `json:"guidance,omitempty"` // (0, MaxGuidance]; 1 is the plain model; nil the service's default
 	Images    *bool     `json:"images,omitempty"`   // nil: whether the service has a decoder
 	After     *Position `json:"after,omitempty"`    // wait until this feedback of the user is folded
+	// Candidates is how many are drawn for each image, 1..MaxCandidates, of which the best is given; nil: the service's default, and 1
+	// where Seed is there or Guidance is 1.
+	Candidates *int  `json:"candidates,omitempty"`
+	Explain    *bool `json:"explain,omitempty"` // say which likes each image is owed to; nil: the service's default
 }
 
 // Encode returns the record's value.
@@ -111,6 +116,15 @@ func (r *Request) set(field string, v raw) (err error) {
 		var b bool
 		b, err = v.boolean(field)
 		r.Images = &b
+	case "candidates":
+		var n int64
+		n, err = v.integer(field, ReasonBadValue, 1, MaxCandidates)
+		candidates := int(n)
+		r.Candidates = &candidates
+	case "explain":
+		var b bool
+		b, err = v.boolean(field)
+		r.Explain = &b
 	case "after":
 		var p Position
 		p, err = v.position(field, ReasonBadAfter)
@@ -138,6 +152,8 @@ func (r Request) Validate() error {
 		return reject(ReasonBadSeed, "seed %d exceeds 2^53", *r.Seed)
 	case r.Guidance != nil && !(*r.Guidance > 0 && *r.Guidance <= MaxGuidance):
 		return reject(ReasonBadGuidance, "guidance must be in (0, %d], is %v", MaxGuidance, *r.Guidance)
+	case r.Candidates != nil && (*r.Candidates < 1 || *r.Candidates > MaxCandidates):
+		return reject(ReasonBadValue, "candidates must be a whole number in 1..%d, is %d", MaxCandidates, *r.Candidates)
 	case r.After != nil && (r.After.Partition < 0 || r.After.Offset < 0):
 		return reject(ReasonBadAfter, "after %v is negative", *r.After)
 	}

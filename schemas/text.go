@@ -21,7 +21,7 @@ func inputField(name string) bool {
 	switch name {
 	case "event_id", "user_id", "item_id", "kind", "value", "occurred_at",
 		"embedding", "embedding_f32", "uri", "attributes",
-		"request_id", "count", "rating", "seed", "guidance", "images", "after":
+		"request_id", "count", "rating", "seed", "guidance", "images", "after", "candidates", "explain":
 		return true
 	}
 	return false

@@ -173,6 +173,9 @@ const (
 	hasImages
 	wantsImages
 	hasAfter
+	hasCandidates
+	hasExplain
+	wantsExplain
 )
 
 // encodeIntent writes an intent and how many of its results are in the outbox already.
@@ -210,6 +213,16 @@ func encodeIntent(in *Intent, done int) []byte {
 		b = le.AppendUint32(b, uint32(in.After.Partition))
 		b = le.AppendUint64(b, uint64(in.After.Offset))
 	}
+	if in.Candidates != nil {
+		b[flags] |= hasCandidates
+		b = le.AppendUint16(b, uint16(*in.Candidates))
+	}
+	if in.Explain != nil {
+		b[flags] |= hasExplain
+		if *in.Explain {
+			b[flags] |= wantsExplain
+		}
+	}
 	return b
 }
 
@@ -236,6 +249,14 @@ func decodeIntent(b []byte) (in Intent, done int, err error) {
 	}
 	if flags&hasAfter != 0 {
 		in.After = &schemas.Position{Partition: int32(s.uint32()), Offset: int64(s.uint64())}
+	}
+	if flags&hasCandidates != 0 {
+		v := int(s.uint16())
+		in.Candidates = &v
+	}
+	if flags&hasExplain != 0 {
+		v := flags&wantsExplain != 0
+		in.Explain = &v
 	}
 	return in, done, s.end()
 }

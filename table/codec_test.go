@@ -25,7 +25,8 @@ func TestValuesRoundTrip(t *testing.T) {
 			ID: text.Draw(t, "id"), UserID: text.Draw(t, "user"), Trigger: text.Draw(t, "trigger"), RequestID: text.Draw(t, "request"),
 			Count: rapid.IntRange(0, 1000).Draw(t, "count"), Rating: text.Draw(t, "rating"),
 			Seed: optional(rapid.Uint64()).Draw(t, "seed"), Guidance: optional(rapid.Float64()).Draw(t, "guidance"),
-			Images: optional(rapid.Bool()).Draw(t, "images"), Source: source.Draw(t, "source"),
+			Images: optional(rapid.Bool()).Draw(t, "images"), Candidates: optional(rapid.IntRange(1, 1000)).Draw(t, "candidates"),
+			Explain: optional(rapid.Bool()).Draw(t, "explain"), Source: source.Draw(t, "source"),
 			At: time.UnixMilli(rapid.Int64Range(0, 1<<40).Draw(t, "at")).UTC(),
 		}
 		if rapid.Bool().Draw(t, "after") {
@@ -68,6 +69,7 @@ func TestValuesRoundTrip(t *testing.T) {
 func FuzzDecodeValues(f *testing.F) {
 	yes, seed, guidance := true, uint64(3), 4.
 	f.Add(encodeIntent(&Intent{ID: "i", UserID: "u", Images: &yes, Seed: &seed, Guidance: &guidance, After: &schemas.Position{Offset: 4}}, 3))
+	f.Add(encodeIntent(&Intent{ID: "i", Candidates: new(4), Explain: &yes}, 0))
 	f.Add(encodeMessage(&Message{Role: RoleVectors, Key: []byte("k"), Headers: []schemas.Header{{Key: "a"}}}, nil))
 	f.Add(encodeMessage(&Message{Role: RoleGenerated, Key: []byte("k"), Value: []byte("v")}, []byte("intent")))
 	f.Add(encodeVector(&Vector{Values: []float32{1}, PriorVersion: "v"}))

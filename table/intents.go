@@ -22,8 +22,11 @@ type Intent struct {
 	Guidance  *float64
 	Images    *bool
 	After     *schemas.Position
-	Source    schemas.Source // the record that caused it
-	At        time.Time      // Kafka timestamp of the cause, UTC, in milliseconds
+	// Candidates for each image, and whether to explain it; nil: the service's default.
+	Candidates *int
+	Explain    *bool
+	Source     schemas.Source // the record that caused it
+	At         time.Time      // Kafka timestamp of the cause, UTC, in milliseconds
 }
 
 // waiting is the intents of a partition.

@@ -154,7 +154,7 @@ func (c *change) request(source schemas.Source, a *Asked) (Intent, bool, error) 
 	}
 	in := Intent{
 		Partition: c.p.id, Seq: c.next(), ID: schemas.ID(source, 0), UserID: r.UserID, Trigger: schemas.TriggerRequest,
-		RequestID: r.RequestID, Count: r.Count, Rating: r.Rating, Seed: r.Seed, Guidance: r.Guidance, Images: r.Images, After: r.After,
+		RequestID: r.RequestID, Count: r.Count, Rating: r.Rating, Seed: r.Seed, Guidance: r.Guidance, Images: r.Images, After: r.After, Candidates: r.Candidates, Explain: r.Explain,
 		Source: source, At: a.Time.UTC().Truncate(time.Millisecond),
 	}
 	return in, true, c.admit(in, 0)

@@ -166,16 +166,20 @@ func (t *Table) eachRow(txn *badger.Txn, fn func(Row) error) error {
 // Context returns the whole window of a row as the prior reads it, and how many entries were left out because their item has no
 // embedding yet. The embeddings are read only.
 func (t *Table) Context(r Row) (context prior.Context, masked int) {
-	context = make(prior.Context, 0, len(r.Window))
+	context, entries := t.Resolved(r)
+	return context, len(r.Window) - len(entries)
+}
+
+// Resolved is Context with the entries of the row that are in it, in the same order.
+func (t *Table) Resolved(r Row) (context prior.Context, entries []Entry) {
+	context, entries = make(prior.Context, 0, len(r.Window)), make([]Entry, 0, len(r.Window))
 	for _, e := range r.Window {
-		item, ok := t.Resolve(r.UserID, e.ItemID)
-		if !ok {
-			masked++
-			continue
+		if item, ok := t.Resolve(r.UserID, e.ItemID); ok {
+			context = append(context, prior.Entry{Item: item, Class: e.Class, Older: e.Older})
+			entries = append(entries, e)
 		}
-		context = append(context, prior.Entry{Item: item, Class: e.Class, Older: e.Older})
 	}
-	return context, masked
+	return context, entries
 }
 
 // staleSet is the users of a partition whose row has events that their vector does not know, in the order in which they became so.

@@ -17,10 +17,11 @@ type picture struct {
 	Image string `json:"image"` // data URI
 }
 
-// shown is a generated record with the world's verdict.
+// shown is a generated record with the world's verdict and the pictures of what it is owed to.
 type shown struct {
-	Record json.RawMessage `json:"record"`
-	Likes  *bool           `json:"likes"` // nil where nobody knows
+	Record  json.RawMessage `json:"record"`
+	Likes   *bool           `json:"likes"`             // nil where nobody knows
+	Because []picture       `json:"because,omitempty"` // of the record's because, those of the catalogue
 }
 
 // card is one person of the gallery.
@@ -131,7 +132,7 @@ func (o *Options) generated(ctx context.Context, userID string, limit int) ([]sh
 	records, err := o.Users.Generated(ctx, userID, limit)
 	out := make([]shown, len(records))
 	for i, record := range records {
-		out[i] = shown{record, o.judge(userID, record)}
+		out[i] = o.show(userID, record)
 	}
 	return out, err
 }
@@ -147,18 +148,26 @@ func (o *Options) caption(userID string) string {
 	return person.Caption
 }
 
-func (o *Options) judge(userID string, record json.RawMessage) *bool {
-	if o.World == nil {
-		return nil
+func (o *Options) show(userID string, record json.RawMessage) shown {
+	out := shown{Record: record}
+	if o.World == nil && o.Pictures == nil {
+		return out
 	}
 	g, err := schemas.DecodeGenerated(record)
 	if err != nil {
-		return nil
+		return out
 	}
-	if likes, ok := o.World.Judge(userID, g.Embedding); ok {
-		return &likes
+	if o.World != nil {
+		if likes, ok := o.World.Judge(userID, g.Embedding); ok {
+			out.Likes = &likes
+		}
 	}
-	return nil
+	for _, c := range g.Because {
+		if image := o.itemImage(c.ItemID); image != "" {
+			out.Because = append(out.Because, picture{c.ItemID, image})
+		}
+	}
+	return out
 }
 
 func (o *Options) itemImage(itemID string) string {

@@ -116,7 +116,7 @@ func (h *hub) frameOf(e Event) []byte {
 	return frame("generated", struct {
 		UserID string `json:"user_id"`
 		shown
-	}{e.UserID, shown{e.Generated, h.o.judge(e.UserID, e.Generated)}})
+	}{e.UserID, h.o.show(e.UserID, e.Generated)})
 }
 
 func (h *hub) status(ctx context.Context, now time.Time) {

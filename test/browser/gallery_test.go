@@ -135,6 +135,7 @@ func checkUserPage(v *visitor) {
 			v.t.Errorf("the provenance of an image lacks %q: %q", want, terms)
 		}
 	}
+	v.until(`document.querySelectorAll("#because img").length > 0 && document.querySelectorAll("#user .timeline .because img").length > 0`)
 	v.screenshot("4-user.png", false)
 	v.do("going back", chromedp.Evaluate[chromedp.Void](`location.hash = "#/"`))
 	v.until(`!document.getElementById("gallery").hidden`)

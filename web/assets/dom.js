@@ -34,6 +34,13 @@ export function icon(name) {
   return svg("svg", { class: `icon icon-${name}`, viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: paths[name] }));
 }
 
+/** because is the row of thumbnails beneath a picture: the likes it is owed to, null where none is known. */
+export function because(causes) {
+  if (!causes?.length) return null;
+  return el("ul", { class: "because", title: "because of these likes", "aria-label": "because of these likes" },
+    ...causes.slice(0, 3).map((c) => el("li", {}, el("img", { src: c.image, alt: `item ${c.id}`, width: 64, height: 64 }))));
+}
+
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 /** count writes 12,345. */

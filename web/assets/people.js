@@ -1,7 +1,7 @@
 // The people on the stage: what they truly like, what they liked, what they get. A card keeps its
 // place, and a new picture takes the place of the oldest one, so that nothing moves that is not new.
 
-import { el, icon, imageOf } from "/assets/dom.js";
+import { because, el, icon, imageOf } from "/assets/dom.js";
 
 const perRow = 5;
 
@@ -56,7 +56,7 @@ export class People {
   }
 
   generated(event) {
-    this.of(event.user_id)?.got.add(event.record.id, imageOf(event.record), event.likes);
+    this.of(event.user_id)?.got.add(event.record.id, imageOf(event.record), event.likes, event.because);
   }
 
   of(user) {
@@ -84,7 +84,7 @@ class Card {
   update(card) {
     this.heir = null;
     for (const p of card.liked.slice(0, perRow).reverse()) this.liked.add(p.id, p.image, null);
-    for (const g of card.got.slice(0, perRow).reverse()) this.got.add(g.record.id, imageOf(g.record), g.likes);
+    for (const g of card.got.slice(0, perRow).reverse()) this.got.add(g.record.id, imageOf(g.record), g.likes, g.because);
   }
 }
 
@@ -96,11 +96,11 @@ class Row {
     this.node = el("div", { class: `row row-${label}` }, el("span", { class: "row-label" }, label), el("ul", {}, ...this.places));
   }
 
-  add(id, source, likes) {
+  add(id, source, likes, causes) {
     if (this.places.some((p) => p.dataset.pictureId === id)) return;
     const place = this.places[this.next];
     this.next = (this.next + 1) % perRow;
     place.dataset.pictureId = id;
-    place.replaceChildren(el("img", { src: source, alt: "", width: 64, height: 64 }), ...[verdict(likes)].filter(Boolean));
+    place.replaceChildren(el("img", { src: source, alt: "", width: 64, height: 64 }), ...[verdict(likes), because(causes)].filter(Boolean));
   }
 }

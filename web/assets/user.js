@@ -2,7 +2,7 @@
 // each image where it comes from.
 
 import { get } from "/assets/api.js";
-import { clock, count, el, icon, imageOf } from "/assets/dom.js";
+import { because, clock, count, el, icon, imageOf, percent } from "/assets/dom.js";
 import { verdict } from "/assets/people.js";
 
 const positive = new Set(["strong_positive", "weak_positive"]);
@@ -18,6 +18,7 @@ const provenance = [
   ["seed", (r) => String(r.seed)],
   ["guidance", (r) => String(r.guidance)],
   ["steps", (r) => String(r.steps)],
+  ["chosen from", (r) => (r.candidates ? `${count(r.candidates)} candidates` : null)],
   ["score", (r) => (r.score === undefined ? null : r.score.toFixed(3))],
   ["image", (r) => (r.image ? `${r.image.width} × ${r.image.height}, ${r.image.media_type}` : "embedding only")],
   ["created", (r) => new Date(r.created_at).toLocaleString()],
@@ -122,7 +123,7 @@ export class UserPage {
     return el("li", { class: "step" },
       el("time", { datetime: at }, clock(at)),
       el("ul", { class: "events", "aria-label": "did" }, ...events.map((e) => el("li", {}, this.event(e)))),
-      el("ul", { class: "images", "aria-label": `got${knows}` }, ...images.map((g) => el("li", {}, this.image(g)))));
+      el("ul", { class: "images", "aria-label": `got${knows}` }, ...images.map((g) => el("li", {}, ...[this.image(g), because(this.causes(g))].filter(Boolean)))));
   }
 
   event(e) {
@@ -143,13 +144,29 @@ export class UserPage {
     }, el("img", { src: imageOf(g.record), alt: "", width: 64, height: 64 }), verdict(g.likes));
   }
 
+  // causes are the pictures of what an image is owed to; somebody may have liked an image that was made.
+  causes(g) {
+    return (g.record.because ?? []).map((c) => {
+      const made = this.images.get(c.item_id);
+      const image = g.because?.find((p) => p.id === c.item_id)?.image ?? this.pictures[c.item_id] ?? (made ? imageOf(made.record) : null);
+      return { id: c.item_id, image, share: c.share, liked: positive.has(this.events.get(c.offset)?.class) };
+    }).filter((c) => c.image);
+  }
+
+  owed(g) {
+    const causes = this.causes(g);
+    if (causes.length === 0) return null;
+    return el("figure", { class: "owed", id: "because" }, el("figcaption", {}, causes.every((c) => c.liked) ? "because you liked" : "because of"),
+      el("ul", {}, ...causes.map((c) => el("li", {}, el("img", { src: c.image, alt: `item ${c.id}`, width: 64, height: 64 }), el("span", {}, percent(c.share))))));
+  }
+
   choose(g) {
     if (this.chosen === g.record.id) return;
     this.chosen = g.record.id;
     for (const b of this.timeline.querySelectorAll("button.got")) b.setAttribute("aria-pressed", String(b.dataset.pictureId === this.chosen));
     const rows = provenance.map(([name, of]) => [name, of(g.record)]).filter(([, text]) => text !== null);
     this.facts.replaceChildren(
-      el("img", { class: "large", src: imageOf(g.record), alt: "The chosen image", width: 64, height: 64 }),
+      el("img", { class: "large", src: imageOf(g.record), alt: "The chosen image", width: 64, height: 64 }), ...[this.owed(g)].filter(Boolean),
       el("dl", { id: "provenance" }, ...rows.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])));
   }
 }
