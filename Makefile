@@ -78,6 +78,13 @@ bench-prior: onnxruntime ## measure the learning engine against PyTorch and writ
 	python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
 	$(GO) run ./bench/prior -python "$$python" -rounds $(ROUNDS) -out "$(PRIOR_FIGURES)"
 
+# The file for the figures of bench-sampler.
+SAMPLER_FIGURES ?= bench/results/sampler.json
+.PHONY: bench-sampler
+bench-sampler: onnxruntime ## measure sampling against the published prior's way in PyTorch and against 1,000 steps, and write SAMPLER_FIGURES
+	python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
+	$(GO) run ./bench/sampler -python "$$python" -out "$(SAMPLER_FIGURES)"
+
 bench-fold: build ## measure the fold against Kafka Streams on one Apache Kafka (needs Java 17 and Maven) and write bench/results/fold.json
 	$(GO) run ./bench/fold -out bench/results/fold.json
 

@@ -39,6 +39,7 @@ var tiers = map[string]int{
 	"bench/fold":    4,
 	"bench/scale":   4,
 	"bench/prior":   4,
+	"bench/sampler": 4,
 	"test/browser":  4,
 	"test/chaos":    4,
 	"test/disk":     4,

@@ -82,6 +82,7 @@ type Service struct {
 	progress  *progress
 	generator *generator      // nil without the worker's role
 	follower  *follower       // nil without the worker's role
+	fit       *guidanceFit    // nil unless worker and trainer are one process
 	trainer   *online.Trainer // nil without the trainer's role
 	door      *door
 	server    *web.Server // nil when http.listen is empty
@@ -297,6 +298,13 @@ func (s *Service) compose() error {
 		oc.Room = func() error { return s.guard.room(0) }
 		oc.Busy = func() bool { l := s.lag(); return l.Fold != nil && *l.Fold > busyLag }
 		s.trainer = online.New(oc, c.priorConfig(), people{s.table}, c.priorDir(), s.announce, s.log, s.options.Registry)
+		if s.follower != nil {
+			s.fit = newGuidanceFit(s.trainer.HeldOut, s.options.Registry, s.log)
+			s.follower.use = func(p *loadedPrior) {
+				s.fit.measure(p.model)
+				s.generator.use(p)
+			}
+		}
 	}
 	s.door = &door{
 		guard: s.guard, client: s.client, topics: c.Kafka.Topics, partitions: c.Kafka.Partitions, decodes: s.decoder != nil,

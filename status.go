@@ -36,6 +36,9 @@ func (s *Service) Status() web.Status {
 			Verdict: string(t.Verdict), RefusedInARow: t.RefusedInARow, HeldUntil: t.HeldUntil,
 			HeldOut: t.HeldOut, HeldOutLoss: t.HeldOutLoss, Usable: t.Usable, Unresolved: t.Unresolved,
 		}
+		if s.fit != nil {
+			st.Training.GuidanceFit = s.fit.status()
+		}
 	}
 	st.Stopped, st.GapsAccepted = s.stoppedReasons(), s.metrics.gapsN.Load()
 	st.ErasePending, st.Disk = s.table.ErasePending(), s.guard.status()

@@ -129,6 +129,20 @@ func (c *Rebeca) Sample(ctx context.Context, subjects []Subject, n int, seed uin
 }
 
 func (c *Rebeca) sample(ctx context.Context, subjects []Subject, n int, seed uint64, o sampler.Options) ([][][]float32, error) {
+	return c.draw(ctx, subjects, n, seed, few(o))
+}
+
+// Draw makes an embedding for each job.
+type Draw func(ctx context.Context, d sampler.Denoiser, jobs []sampler.Job) ([][]float32, error)
+
+// few is the sampler of few steps.
+func few(o sampler.Options) Draw {
+	return func(_ context.Context, d sampler.Denoiser, jobs []sampler.Job) ([][]float32, error) {
+		return sampler.Sample(d, o, jobs)
+	}
+}
+
+func (c *Rebeca) draw(ctx context.Context, subjects []Subject, n int, seed uint64, draw Draw) ([][][]float32, error) {
 	if c.model == nil {
 		return nil, errors.New("there is no prior yet")
 	}
@@ -144,11 +158,11 @@ func (c *Rebeca) sample(ctx context.Context, subjects []Subject, n int, seed uin
 	for i := range each {
 		each[i] = sampler.Job{Cond: conditions[i], Window: contexts[i]}
 	}
-	return sampleAll(ctx, c.model, o, each, n, seed)
+	return drawAll(ctx, c.model, draw, each, n, seed)
 }
 
-// sampleAll draws n samples of each job, with seeds of their own.
-func sampleAll(ctx context.Context, m *prior.Model, o sampler.Options, each []sampler.Job, n int, seed uint64) ([][][]float32, error) {
+// drawAll draws n samples of each job, with seeds of their own.
+func drawAll(ctx context.Context, m *prior.Model, draw Draw, each []sampler.Job, n int, seed uint64) ([][][]float32, error) {
 	out := make([][][]float32, len(each))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0)) // a sample has the same bits whoever shares its call
@@ -164,7 +178,7 @@ func sampleAll(ctx context.Context, m *prior.Model, o sampler.Options, each []sa
 				jobs[k].Seed = rng.Uint64()
 			}
 			var err error
-			out[i], err = sampler.Sample(m, o, jobs)
+			out[i], err = draw(ctx, m, jobs)
 			return err
 		})
 	}
@@ -182,6 +196,26 @@ func (p plain) Sample(ctx context.Context, subjects []Subject, n int, seed uint6
 	o := p.recipe.Sampler
 	o.Guidance, o.Anchor = 1, sampler.Anchor{}
 	return p.sample(ctx, subjects, n, seed, o)
+}
+
+// Way is the same prior by another sampler.
+type Way struct {
+	Name string
+	Draw Draw
+}
+
+// way is a Way as a contestant.
+type way struct {
+	*Rebeca
+	Way
+}
+
+// Name implements [Contestant].
+func (w way) Name() string { return w.Way.Name }
+
+// Sample implements [Contestant].
+func (w way) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
+	return w.Rebeca.draw(ctx, subjects, n, seed, w.Way.Draw)
 }
 
 // population is the same prior without windows: what it would give anybody.

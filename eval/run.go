@@ -21,6 +21,8 @@ type Options struct {
 	Controls   bool
 	Rivals     bool // other ways of learning too: many times the time of the service's own
 
+	Ways []Way // other samplers of the last version, asked at the end
+
 	Progress io.Writer    // nil shows nothing
 	Logger   *slog.Logger // nil discards
 }
@@ -235,6 +237,11 @@ func (r *run) ask(ctx context.Context, when string, groups []group) error {
 		contestants := []Contestant{r.rebeca}
 		if full := g.samples >= r.o.Samples; full && (when == "before" || when == "all") {
 			contestants = append(contestants, plain{r.rebeca}, population{r.rebeca})
+			for _, w := range r.o.Ways {
+				if when == "all" {
+					contestants = append(contestants, way{r.rebeca, w})
+				}
+			}
 		}
 		if r.rivals != nil && when != "before" {
 			contestants = append(contestants, r.rivals.contestants()...)

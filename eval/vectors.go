@@ -173,7 +173,7 @@ func sampleRows(ctx context.Context, m *prior.Model, o sampler.Options, rows []i
 	for i := range each {
 		each[i] = sampler.Job{Cond: conditions[i]}
 	}
-	return sampleAll(ctx, m, o, each, n, seed)
+	return drawAll(ctx, m, few(o), each, n, seed)
 }
 
 func (v *vectors) close() error { return errors.Join(v.forget(), v.learner.Close()) }

@@ -218,6 +218,7 @@ func (t *Trainer) publishVerdict() {
 	s.HeldOut, s.HeldOutLoss = r.HeldOut, r.HeldOutLoss
 	s.RefusedVersions, s.Returns = t.guard.refused, t.guard.returns
 	s.Verdict, s.RefusedInARow, s.HeldUntil = r.Verdict, r.Strikes, r.held()
+	t.mu.heldOut = t.heldOut.answers()
 	t.publishCounts()
 }
 

@@ -126,6 +126,7 @@ type Trainer struct {
 		status  Status
 		history ring[Point]
 		times   ring[time.Time] // of steps
+		heldOut []HeldOutAnswer // of the newest candidate
 	}
 }
 

@@ -682,6 +682,15 @@ func TestHeldOutScore(t *testing.T) {
 	if v := s.last(); v.Metrics["heldout_events"] != float64(10+before) || !(v.Metrics["heldout_loss"] > 0) {
 		t.Errorf("metrics %v", v.Metrics)
 	}
+	told := s.HeldOut()
+	if len(told) != 10+before {
+		t.Errorf("tells %d held-out answers, keeps %d", len(told), 10+before)
+	}
+	for _, a := range told {
+		if a.Label == prior.ClassNone || len(a.Item) != clusterDim {
+			t.Errorf("a held-out answer is %+v", a)
+		}
+	}
 	for u := range 9 {
 		w.forget(userID(u))
 	}
@@ -690,6 +699,9 @@ func TestHeldOutScore(t *testing.T) {
 	s.stop()
 	for _, e := range s.heldOut.all() {
 		t.Errorf("a held-out event of %s outlived its user: it had %d events", e.user, e.counted)
+	}
+	if left := s.HeldOut(); len(left) != 0 {
+		t.Errorf("%d held-out answers are still told of", len(left))
 	}
 }
 

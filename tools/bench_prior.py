@@ -1,9 +1,9 @@
-"""The PyTorch side of `make bench-prior`: the same priors as idiomatic PyTorch, timed on request.
+"""The PyTorch side of `make bench-prior` and `make bench-sampler`: the same priors as idiomatic PyTorch, timed on request.
 
     python tools/bench_prior.py prepare           prints the Python of a virtual environment that has torch, made when missing
     python tools/bench_prior.py serve THREADS     answers requests on standard input, see serve
 
-bench/prior starts the second form and asks for one short block of runs after another, so that both sides take turns on one
+bench/prior and bench/sampler start the second form and ask for one short block of runs after another, so that both sides take turns on one
 machine. Each side is written as well as its engine allows: keys and values once per context, one map for all modulations, fused
 scaled dot product attention, the fused AdamW, the moving average with one multi-tensor call.
 """
@@ -186,7 +186,33 @@ def define():
 
         return case
 
-    cases = {"window_step": window_step, "train_step": train_step, "forward1": forward(1), "forward64": forward(64)}
+    def ancestral_step(mode, batch=25, guidance=5.0):
+        """A step of the published sampler: 25 samples of one user, two passes one after the other, no clipping."""
+        model = PaperPrior().eval().requires_grad_(False)
+        if mode == "compile":
+            model = torch.compile(model)
+        bars = torch.cat([signal[:1], signal[1:]]).flatten() ** 2
+        user, nobody = torch.full((batch,), 7), torch.full((batch,), 210)
+        like, none = torch.full((batch,), 1), torch.full((batch,), 2)
+        state = {"x": torch.randn(batch, 1024), "t": 1000}
+
+        def run():
+            with torch.inference_mode():
+                x, t = state["x"], state["t"]
+                at = torch.full((batch,), t)
+                null = model(x, at, nobody, none)
+                x0 = null + guidance * (model(x, at, user, like) - null)
+                before, beta = bars[t - 1], 1 - bars[t] / bars[t - 1]
+                x = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x) / (1 - bars[t])
+                if t > 1:
+                    x = x + (beta * (1 - before) / (1 - bars[t])).sqrt() * torch.randn_like(x)
+                state.update(x=x, t=t - 1) if t > 1 else state.update(x=torch.randn(batch, 1024), t=1000)
+
+        return run
+
+    cases = {
+        "window_step": window_step, "train_step": train_step, "forward1": forward(1), "forward64": forward(64), "ancestral_step": ancestral_step,
+    }
     return torch, cases
 
 

@@ -174,6 +174,16 @@ type Training struct {
 	// share of window entries without an embedding.
 	Usable     float64 `json:"usable_share"`
 	Unresolved float64 `json:"unresolved_share"`
+	// GuidanceFit is of the newest version loaded here that was measured; absent before there are enough held-out likes.
+	GuidanceFit []GuidanceFit `json:"guidance_fit,omitempty"`
+}
+
+// GuidanceFit is the guidance that fits held-out likes best, by least squares, at a noise level: 1 where the prior knows as much as it
+// claims, above where it holds back, below where it claims more than is so.
+type GuidanceFit struct {
+	LogSNR   float64 `json:"log_snr"`  // ln(α/σ)
+	Guidance float64 `json:"guidance"` // w*
+	Distance float64 `json:"distance"` // root mean square between what is estimated with the window and without, in the model's scale
 }
 
 // Lag counts what is still to be done; nil where it does not apply. All reach 0 when input rests.

@@ -21,6 +21,7 @@ import (
 	"rebeca/internal/figures"
 	"rebeca/internal/meter"
 	"rebeca/internal/ort"
+	"rebeca/internal/pytorch"
 )
 
 // settings are the flags.
@@ -66,16 +67,16 @@ func measure(s settings) (got figures.Figures, err error) {
 		return nil, err
 	}
 	got = figures.Figures{"threads": float64(s.threads), "spin_us": float64(s.spin.Microseconds()), "cores": float64(runtime.NumCPU()), "onnxruntime": release(ort.Version)}
-	var peers []*peer
+	var peers []*pytorch.Peer
 	if s.script != "" {
 		for _, mode := range []string{"eager", "compile"} {
-			p, err := startPeer(s.python, s.script, mode, s.threads)
+			p, err := pytorch.Start(s.python, s.script, mode, s.threads)
 			if err != nil {
 				return nil, err
 			}
-			defer func() { err = errors.Join(err, p.close()) }()
+			defer func() { err = errors.Join(err, p.Close()) }()
 			peers = append(peers, p)
-			got["torch"] = release(p.version)
+			got["torch"] = release(p.Version)
 		}
 	}
 	for _, c := range cases() {
@@ -124,7 +125,7 @@ func release(version string) float64 {
 }
 
 // measure takes turns: a block of ours, one of every peer, and again.
-func (c benchCase) measure(s settings, peers []*peer, got figures.Figures) error {
+func (c benchCase) measure(s settings, peers []*pytorch.Peer, got figures.Figures) error {
 	ours, err := c.open(options(s, c.name))
 	if err != nil {
 		return err
@@ -133,7 +134,7 @@ func (c benchCase) measure(s settings, peers []*peer, got figures.Figures) error
 	got[c.name+"_gflop"] = ours.flops / 1e9
 	sides := []side{{"ours", ours.block}}
 	for _, p := range peers {
-		sides = append(sides, side{p.mode, func(runs int) ([]float64, error) { return p.block(c.name, runs) }})
+		sides = append(sides, side{p.Mode, func(runs int) ([]float64, error) { return p.Block(c.name, runs) }})
 	}
 	if c.peak {
 		product, err := openProduct(options(s, "sgemm"))

@@ -11,6 +11,7 @@ import (
 
 	"rebeca/internal/figures"
 	"rebeca/internal/ort"
+	"rebeca/internal/pytorch"
 	"rebeca/prior/graph"
 )
 
@@ -52,15 +53,15 @@ func product(runs *int) benchCase {
 }
 
 func TestSidesTakeTurns(t *testing.T) {
-	p, err := startPeer("/bin/sh", standIn(t, `{"ms": [4, 2, 3]}`), "eager", 2)
+	p, err := pytorch.Start("/bin/sh", standIn(t, `{"ms": [4, 2, 3]}`), "eager", 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, runs := make(figures.Figures), 0
-	if err := product(&runs).measure(settings{threads: 1, rounds: 2}, []*peer{p}, got); err != nil {
+	if err := product(&runs).measure(settings{threads: 1, rounds: 2}, []*pytorch.Peer{p}, got); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.close(); err != nil {
+	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if got["product_eager_min_ms"] != 2 || got["product_eager_median_ms"] != 3 {
@@ -85,16 +86,16 @@ func TestBadPeers(t *testing.T) {
 		{`{"ms": [1]}`, "answered 1 times to a request for 3"},
 		{`no json`, "reading PyTorch's answer"},
 	} {
-		p, err := startPeer("/bin/sh", standIn(t, c.answer), "eager", 2)
+		p, err := pytorch.Start("/bin/sh", standIn(t, c.answer), "eager", 2)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.block("product", 3); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := p.Block("product", 3); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want one with %q", err, c.want)
 		}
-		p.close()
+		p.Close()
 	}
-	if _, err := startPeer("/bin/sh", "/nowhere/bench.py", "eager", 2); err == nil || !strings.Contains(err.Error(), "tools/bench_prior.py") {
+	if _, err := pytorch.Start("/bin/sh", "/nowhere/bench.py", "eager", 2); err == nil || !strings.Contains(err.Error(), "tools/bench_prior.py") {
 		t.Errorf("a missing script gives %v", err)
 	}
 }

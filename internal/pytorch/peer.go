@@ -1,4 +1,6 @@
-package main
+// Package pytorch runs the PyTorch side of a benchmark, tools/bench_prior.py, and asks it for one short block of runs after another, so
+// that both sides take turns on one machine.
+package pytorch
 
 import (
 	"bufio"
@@ -10,18 +12,20 @@ import (
 	"strconv"
 )
 
-// peer is a process that runs the PyTorch side in one mode. Each mode has a process of its own: compiled code brings a second OpenMP
+// Peer is a process that runs the PyTorch side in one mode. Each mode has a process of its own: compiled code brings a second OpenMP
 // library, whose waiting threads would slow the other mode down.
-type peer struct {
-	mode     string
-	version  string
+type Peer struct {
+	Mode    string // eager or compile
+	Version string // of torch
+
 	process  *exec.Cmd
 	requests io.WriteCloser
 	answers  *json.Decoder
 }
 
-func startPeer(python, script, mode string, threads int) (*peer, error) {
-	p := &peer{mode: mode, process: exec.Command(python, script, "serve", strconv.Itoa(threads))}
+// Start starts script with an interpreter that has torch. Close ends it.
+func Start(python, script, mode string, threads int) (*Peer, error) {
+	p := &Peer{Mode: mode, process: exec.Command(python, script, "serve", strconv.Itoa(threads))}
 	p.process.Stderr = os.Stderr
 	var err error
 	if p.requests, err = p.process.StdinPipe(); err != nil {
@@ -37,16 +41,16 @@ func startPeer(python, script, mode string, threads int) (*peer, error) {
 	}
 	var hello struct{ Torch string }
 	if err := p.answers.Decode(&hello); err != nil {
-		p.close()
+		p.Close()
 		return nil, fmt.Errorf("starting PyTorch by %s: %w (does it have torch? see tools/bench_prior.py)", python, err)
 	}
-	p.version = hello.Torch
+	p.Version = hello.Torch
 	return p, nil
 }
 
-// block has the peer make so many runs of a case and returns their times in milliseconds.
-func (p *peer) block(name string, runs int) ([]float64, error) {
-	request := map[string]any{"case": name, "mode": p.mode, "runs": runs}
+// Block has the peer make so many runs of a case and returns their times in milliseconds.
+func (p *Peer) Block(name string, runs int) ([]float64, error) {
+	request := map[string]any{"case": name, "mode": p.Mode, "runs": runs}
 	if err := json.NewEncoder(p.requests).Encode(request); err != nil {
 		return nil, fmt.Errorf("asking PyTorch: %w", err)
 	}
@@ -60,8 +64,8 @@ func (p *peer) block(name string, runs int) ([]float64, error) {
 	return answer.MS, nil
 }
 
-// close ends the process, which stops at the end of its input.
-func (p *peer) close() error {
+// Close ends the process, which stops at the end of its input.
+func (p *Peer) Close() error {
 	p.requests.Close()
 	if err := p.process.Wait(); err != nil {
 		return fmt.Errorf("ending PyTorch: %w", err)
