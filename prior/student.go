@@ -23,8 +23,8 @@ import (
 //	c = silu(W silu(…) + W₂ silu(W₁ (time features of t, s, 100 w)))
 
 // StudentCells is the number of equal parts of time between whose ends a student leaps: from a node t = k·Timesteps/StudentCells to a
-// later one, 0 the last.
-const StudentCells = 8
+// later one, 0 the last. They are the steps of a teacher's walk of 8 times, the default, whose last estimate is at 0.
+const StudentCells = 7
 
 // MaxStudentGuidance is the strongest guidance that a student is taught; the weakest is 1.
 const MaxStudentGuidance = 5

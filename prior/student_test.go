@@ -118,7 +118,7 @@ func plainLesson(t *testing.T, s *State, b *Batch, teacher Guidance, rng *rand.R
 	}
 	pupil, fast := model(s.Student.Params), model(s.Student.Fast)
 	cfg := s.Config
-	at := []int{0, 6, 13, 19, 25, 31, 38, 44, 50} // eighths of 50, rounded
+	at := []int{0, 7, 14, 21, 29, 36, 43, 50} // sevenths of 50, rounded
 	alpha := func(k int) float64 { return math.Sqrt(cfg.AlphaBar(at[k])) }
 	sigma := func(k int) float64 { return math.Sqrt(1 - cfg.AlphaBar(at[k])) }
 	ask := func(m *Model, x []float64, ctx Context, from, to int, w float64) []float64 {
@@ -423,7 +423,7 @@ func TestStudentRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"table":     func(c *Config) { *c = tinyKinds()["reference"] },
 		"objective": func(c *Config) { c.Loss = Loss{Objective: "v"} },
-		"timesteps": func(c *Config) { c.Timesteps = 7 },
+		"timesteps": func(c *Config) { c.Timesteps = 6 },
 	} {
 		cfg := tinyConfig()
 		change(&cfg)

@@ -33,6 +33,7 @@ type Options struct {
 	High     float64 // -Inf and +Inf give guidance at every noise level
 	Anchor   Anchor  // of jobs with a Window; the zero value starts all jobs from noise
 	Solver   Solver  // of the steps; "" is DDIM
+	Passes   Passes  // by the student of a prior that has one; the zero value is ByTeacher
 	// Away is how strongly guided jobs that ask for likes move away from what the same person dislikes, where guidance applies: 0
 	// (default), not at all, to 100. It costs a third pass there.
 	Away float64
@@ -44,7 +45,7 @@ type Options struct {
 // DefaultOptions are 8 steps with guidance 4 on [-1.2, 1]: 12 passes a sample, since 4 of the 8 times lie in the interval. Where there
 // is a like to start from, 4 steps from -1.
 func DefaultOptions() Options {
-	return Options{Steps: 8, Guidance: 4, Low: -1.2, High: 1, Anchor: Anchor{Steps: 4, Level: -1, Decay: 8}}
+	return Options{Steps: 8, Guidance: 4, Low: -1.2, High: 1, Anchor: Anchor{Steps: 4, Level: -1, Decay: 8}, Passes: AutoPasses}
 }
 
 // Validate names the first field that is out of range.
@@ -64,6 +65,9 @@ func (o Options) Validate() error {
 		return fmt.Errorf("away: %v is not within 0 to %d", o.Away, maxGuidance)
 	case o.NormGuard != 0 && !(o.NormGuard >= 1 && !math.IsInf(o.NormGuard, 1)):
 		return fmt.Errorf("norm_guard: %v is neither 0 nor a number of at least 1", o.NormGuard)
+	}
+	if err := o.Passes.validate(); err != nil {
+		return fmt.Errorf("passes: %w", err)
 	}
 	if err := o.Solver.validate(); err != nil {
 		return fmt.Errorf("solver: %w", err)
@@ -92,6 +96,8 @@ const pcgStream = 0x7265626563612f73 // "rebeca/s"
 // jobs go to d in one call, the conditional ones first, then the unconditional ones (null label, empty window) of the jobs that need
 // them, then those of what is disliked.
 //
+// With Options.Passes the jobs that a Student knows are made by it, in so many calls; the Solver, Away and NormGuard are its teacher's.
+//
 // A job's result depends on the job, the options and d alone. Options and jobs out of range, an error of d and a value
 // of d that is not finite are errors, which name the job.
 func Sample(d Denoiser, o Options, jobs []Job) ([][]float32, error) {
@@ -101,6 +107,9 @@ func Sample(d Denoiser, o Options, jobs []Job) ([][]float32, error) {
 	cfg := d.Config()
 	if most := max(o.Steps, o.Anchor.Steps); most > cfg.Timesteps {
 		return nil, fmt.Errorf("sampler options: steps: %d is more than the prior's %d timesteps", most, cfg.Timesteps)
+	}
+	if out, done, err := byStudent(d, o, jobs); done {
+		return out, err
 	}
 	starts, err := startsOf(cfg, o, jobs)
 	if err != nil {
