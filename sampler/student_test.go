@@ -379,4 +379,3 @@ func taught(t *testing.T) (learned, fresh, spoilt *prior.Model) {
 	}
 	return with(&good), with(start), with(&bad)
 }
-
