@@ -198,6 +198,11 @@ type TrainConfig struct {
 	BirthTargets int     `yaml:"birth_targets"`
 	BirthLR      float64 `yaml:"birth_lr"`
 	PseudoShare  float64 `yaml:"pseudo_share"`
+	// Student learns a student beside the prior, which samples in 1 to 4 passes;
+	// it costs about half of the prior's training once more. A version's student
+	// is used up to the distance StudentBound from its teacher's samples.
+	Student      bool    `yaml:"student"`
+	StudentBound float64 `yaml:"student_bound"`
 	Seed         uint64  `yaml:"seed"`
 	Threads      int     `yaml:"threads"` // intra-op threads of a step
 }
@@ -213,6 +218,11 @@ type SamplerConfig struct {
 	Away float64 `yaml:"away"`
 	// NormGuard bounds a guided estimate's norm to so many times the conditional one's, at least 1; 0 (default) does not.
 	NormGuard float64 `yaml:"norm_guard"`
+	// Passes is the number of passes that an embedding takes by the prior's
+	// student: 1, 2 or 4; auto (default) takes the fewest that are near enough
+	// to the steps above, which are taken where there is no such student; teacher
+	// never asks it.
+	Passes sampler.Passes `yaml:"passes"`
 	// Anchor starts the images of people with likes from one of those, noised.
 	Anchor AnchorConfig `yaml:"anchor"`
 }
@@ -288,9 +298,9 @@ func DefaultConfig() Config {
 		Train: TrainConfig{
 			Steps: t.Steps, LR: t.LR, BornLR: t.BornLR, LRMin: t.LRMin, DecaySteps: t.DecaySteps, Splice: t.Splice,
 			MaxLag: t.MaxLag, BirthSteps: t.BirthSteps, BirthTargets: t.BirthTargets, BirthLR: t.BirthLR,
-			PseudoShare: t.PseudoShare, Seed: t.Seed, Threads: t.Threads,
+			PseudoShare: t.PseudoShare, Student: t.Student, StudentBound: t.StudentBound, Seed: t.Seed, Threads: t.Threads,
 		},
-		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Solver: string(sampler.DDIM), Anchor: AnchorConfig(s.Anchor)},
+		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Solver: string(sampler.DDIM), Passes: s.Passes, Anchor: AnchorConfig(s.Anchor)},
 		Decoder:     DecoderConfig{Manifest: "none"},
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080"},
 		State:       StateConfig{EraseEvery: time.Hour},
@@ -432,6 +442,11 @@ func (c Config) Validate() error {
 	if err := c.onlineConfig().Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("train.%w", err))
 	}
+	if c.Train.Student {
+		if err := c.priorConfig().CanTeach(); err != nil {
+			bad("train.student", "%v", err)
+		}
+	}
 	if err := c.Sampler.validate(); err != nil {
 		errs = append(errs, fmt.Errorf("sampler.%w", err))
 	}
@@ -528,6 +543,9 @@ func (c Config) onlineConfig() online.Config {
 	o.Splice, o.MaxLag, o.Seed, o.Threads = t.Splice, t.MaxLag, t.Seed, t.Threads
 	o.BirthSteps, o.BirthTargets, o.BirthLR, o.PseudoShare = t.BirthSteps, t.BirthTargets, t.BirthLR, t.PseudoShare
 	o.Provider, o.Spin = c.ONNXRuntime.Provider, c.ONNXRuntime.Spin
+	s := c.samplerOptions()
+	o.Student, o.StudentBound, o.StudentLow, o.StudentHigh = t.Student, t.StudentBound, s.Low, s.High
+	o.Distances = sampler.Examiner(s, c.RuntimeOptions())
 	return o
 }
 
@@ -546,6 +564,7 @@ func (s SamplerConfig) options() sampler.Options {
 	o := sampler.DefaultOptions()
 	o.Steps, o.Guidance = s.Steps, s.Guidance
 	o.Low, o.High = s.Interval[0], s.Interval[1]
+	o.Passes = s.Passes
 	o.Solver, o.Away, o.NormGuard = sampler.Solver(s.Solver), s.Away, s.NormGuard
 	o.Anchor = sampler.Anchor(s.Anchor)
 	return o

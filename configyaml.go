@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"rebeca/sampler"
 )
 
 // decodeStrict decodes YAML into dst, a pointer to a struct that already
@@ -126,6 +128,8 @@ func typeName(t reflect.Type) string {
 		return fmt.Sprintf("a list of %d %ss", t.Len(), strings.TrimPrefix(typeName(t.Elem()), "a "))
 	case t == reflect.TypeFor[Rate]():
 		return "a rate such as 2000/s"
+	case t == reflect.TypeFor[sampler.Passes]():
+		return "auto, teacher, 1, 2 or 4"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.String:

@@ -523,9 +523,13 @@ func (g *generator) plan(q *queued, s subject, k int) (sampler.Job, schemas.Gene
 	if q.Rating == schemas.RatingDislike {
 		label = prior.StrongNegative
 	}
-	return sampler.Job{Cond: s.cond, Window: s.context, Label: label, Seed: seed, Guidance: guidance}, schemas.Generated{
+	job, steps := sampler.Job{Cond: s.cond, Window: s.context, Label: label, Seed: seed, Guidance: guidance}, g.sampling.Steps
+	if n := g.sampling.StudentPasses(g.current.model, job); n > 0 {
+		steps = n
+	}
+	return job, schemas.Generated{
 		ID: id, UserID: q.UserID, RequestID: q.RequestID, Trigger: q.Trigger,
-		Seed: seed, Guidance: guidance, Steps: g.sampling.Steps, PriorVersion: g.current.version.Version,
+		Seed: seed, Guidance: guidance, Steps: steps, PriorVersion: g.current.version.Version,
 		EventsFolded: s.row.Events, AsOf: s.asOf, Source: q.Source, CausedAt: q.At,
 	}
 }

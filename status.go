@@ -39,6 +39,9 @@ func (s *Service) Status() web.Status {
 		if s.fit != nil {
 			st.Training.GuidanceFit = s.fit.status()
 		}
+		if p := t.Student; p != nil {
+			st.Training.Student = &web.Student{Steps: p.Steps, Distances: p.Distances, Bound: p.Bound, Passes: p.Passes}
+		}
 	}
 	st.Stopped, st.GapsAccepted = s.stoppedReasons(), s.metrics.gapsN.Load()
 	st.ErasePending, st.Disk = s.table.ErasePending(), s.guard.status()

@@ -40,6 +40,8 @@ func newRebecaOf(r Recipe, h *house, from online.Source, log *slog.Logger) (*Reb
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making a directory for checkpoints: %w", err)
 	}
+	r.Train.StudentLow, r.Train.StudentHigh = r.Sampler.Low, r.Sampler.High
+	r.Train.Distances = sampler.Examiner(r.Sampler, r.Runtime)
 	c.trainer = online.New(r.Train, r.Prior, from, c.dir, c.announced, log, nil)
 	if _, err := c.trainer.Open(); err != nil {
 		return nil, err
@@ -194,7 +196,35 @@ func (p plain) Name() string { return "rebeca_g1" }
 // Sample implements [Contestant]: guidance 1, no start from a like.
 func (p plain) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
 	o := p.recipe.Sampler
-	o.Guidance, o.Anchor = 1, sampler.Anchor{}
+	o.Guidance, o.Anchor, o.Passes = 1, sampler.Anchor{}, sampler.ByTeacher
+	return p.sample(ctx, subjects, n, seed, o)
+}
+
+// byPasses is the same version with so many passes of its student, or by the teacher.
+type byPasses struct {
+	*Rebeca
+	passes sampler.Passes
+}
+
+// students are the contestants that a student and its teacher are compared by, none without a student.
+func (c *Rebeca) students() (out []Contestant) {
+	if !c.recipe.Train.Student {
+		return nil
+	}
+	out = []Contestant{byPasses{c, sampler.ByTeacher}}
+	for _, n := range prior.Passes() {
+		out = append(out, byPasses{c, sampler.Passes(n)})
+	}
+	return out
+}
+
+// Name implements [Contestant]: rebeca_teacher, rebeca_1, rebeca_2, rebeca_4.
+func (p byPasses) Name() string { return "rebeca_" + p.passes.String() }
+
+// Sample implements [Contestant].
+func (p byPasses) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
+	o := p.recipe.Sampler
+	o.Passes = p.passes
 	return p.sample(ctx, subjects, n, seed, o)
 }
 

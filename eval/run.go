@@ -234,7 +234,7 @@ func (r *run) ask(ctx context.Context, when string, groups []group) error {
 		r.controls()...)
 	for _, g := range groups {
 		truths := r.yardstick.truths(g)
-		contestants := []Contestant{r.rebeca}
+		contestants := append([]Contestant{r.rebeca}, r.rebeca.students()...)
 		if full := g.samples >= r.o.Samples; full && (when == "before" || when == "all") {
 			contestants = append(contestants, plain{r.rebeca}, population{r.rebeca})
 			for _, w := range r.o.Ways {

@@ -42,6 +42,9 @@ func (t *Trainer) release(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := t.examine(); err != nil {
+		return err
+	}
 	number := t.number + 1
 	t.decided(number, t.judge(c), c)
 	r := t.record
@@ -127,6 +130,7 @@ func (c *checkpoint) announcement(at time.Time) schemas.PriorVersion {
 	case Guarded:
 		m["heldout_reference_loss"], m["heldout_worse"], m["heldout_worse_stderr"] = c.record.ReferenceLoss, c.record.Worse, c.record.WorseSE
 	}
+	c.record.studentMetrics(m)
 	if c.record.HeldOut > 0 {
 		m["heldout_loss"], m["heldout_events"] = c.record.HeldOutLoss, float64(c.record.HeldOut)
 	}

@@ -44,6 +44,8 @@ type record struct {
 	Loss     float64         `json:"loss"`
 	LossEMA  float64         `json:"loss_ema"`
 
+	Student *prior.Fidelity `json:"student,omitempty"` // the student's; nil before it was measured
+
 	comparison
 	Verdict   Verdict `json:"verdict"`
 	Current   int64   `json:"current"`              // number of the version in use once this was decided on

@@ -114,6 +114,16 @@ type Config struct {
 	// [TimesRate].
 	Tamper func(events int64, b *prior.Batch, lr float64) float64 `json:"-"`
 
+	// Student learns a student beside the prior, which samples in a few passes, see prior.Student: one step for two of the prior, once a
+	// third of the steps of birth are taken. StudentLow and StudentHigh are the ln(alpha/sigma) between which its teacher is guided.
+	Student                 bool
+	StudentLow, StudentHigh float64
+	// StudentBound is the largest distance of a version's student from its teacher, as of Distances, with which it samples.
+	StudentBound float64
+	// Distances returns how far the samples of a state's student are from its own for the given windows, by prior.Passes, in any unit.
+	// nil: a student is learned, and not used.
+	Distances func(*prior.State, []prior.Context) ([3]float64, error) `json:"-"`
+
 	// Seed is that of a new prior; one loaded from a checkpoint keeps its own.
 	Seed uint64
 	// Threads is the number of intra-op threads of a step. The same seed gives
@@ -134,7 +144,7 @@ func DefaultConfig() Config {
 		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, BirthTargets: 32, BirthLR: 1.5e-3, PseudoShare: .25,
 		Idle: 2 * time.Second, AnnounceEvery: 10 * time.Second, AnnounceSteps: 256, Keep: 5,
 		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256,
-		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, Seed: 1, Threads: 1,
+		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, StudentLow: -1.2, StudentHigh: 1, StudentBound: .1, Seed: 1, Threads: 1,
 	}
 }
 
@@ -182,6 +192,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("keep: %d is below 2", c.Keep)
 	case !(c.GuardTolerance >= 0) || !(c.GuardErrors >= 0):
 		return fmt.Errorf("guard_tolerance, guard_errors: %v, %v: one is negative", c.GuardTolerance, c.GuardErrors)
+	case !(c.StudentBound > 0):
+		return fmt.Errorf("student_bound: %v is not above 0", c.StudentBound)
+	case c.Student && !(c.StudentLow <= c.StudentHigh):
+		return fmt.Errorf("student_low: %v is above student_high, %v", c.StudentLow, c.StudentHigh)
 	case c.HeldOut < 0:
 		return fmt.Errorf("held_out: %d is negative", c.HeldOut)
 	}

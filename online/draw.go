@@ -432,6 +432,9 @@ const (
 	streamCrowd
 	streamBall
 	streamRefill
+	streamStudent
+	streamStudentNoise
+	streamStudentSet
 	streamCells
 )
 

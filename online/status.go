@@ -57,6 +57,9 @@ type Status struct {
 	Usable     float64 `json:"usable"`
 	Unresolved float64 `json:"unresolved"`
 
+	// Student is nil without one.
+	Student *StudentStatus `json:"student,omitempty"`
+
 	StepsPerSecond float64 `json:"steps_per_second"` // over the last 64 steps
 	History        []Point `json:"history"`          // of the last 512 steps, oldest first
 }

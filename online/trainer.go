@@ -100,6 +100,7 @@ type Trainer struct {
 	drawer   *drawer
 	heldOut  heldOutSet
 	guard    guard
+	school   school
 	seed     uint64
 	step     int64 // optimizer steps in the weights
 	record   record
@@ -160,6 +161,7 @@ func newTrainer(cfg Config, priorCfg prior.Config, who people, what Catalogue, d
 		return prior.NewLearner(st, ort.Options{Threads: cfg.Threads, Provider: cfg.Provider, Spin: cfg.Spin})
 	}
 	t.mu.history, t.mu.times = newRing[Point](historyPoints), newRing[time.Time](ratePoints)
+	t.school = newSchool(cfg, reg)
 	t.metrics = newMetrics(reg, func() float64 { return float64(t.backlog()) })
 	return t
 }
@@ -280,6 +282,10 @@ func (t *Trainer) fit(cp *checkpoint) {
 
 // adopt makes st the weights that learn on.
 func (t *Trainer) adopt(st *prior.State) error {
+	if !t.cfg.Student {
+		st.Student, t.record.Student = nil, nil
+	}
+	t.school.drawer = nil
 	l, err := t.learn(st)
 	if err != nil {
 		return fmt.Errorf("preparing the learner: %w", err)
@@ -528,7 +534,10 @@ func (t *Trainer) stepWith(ctx context.Context, lr float64, draw func(*rand.Rand
 	end := t.now()
 	t.noteStep(stats.Loss, lr, tally, end)
 	t.metrics.stepSeconds.Observe(end.Sub(start).Seconds())
-	return t.rest(ctx, end.Sub(start))
+	if err := t.teachStudent(); err != nil {
+		return err
+	}
+	return t.rest(ctx, t.now().Sub(start))
 }
 
 // refuse counts a step that was not taken. The weights are unchanged; the next

@@ -86,6 +86,14 @@ func (l *Learner) Student() *Student {
 	}).clone()
 }
 
+// StudentSteps returns the steps that the student has taken, and whether there is one.
+func (l *Learner) StudentSteps() (steps int64, ok bool) {
+	if l.pupil == nil {
+		return 0, false
+	}
+	return l.pupil.step, true
+}
+
 // Judge notes how near the student's samples are to its teacher's.
 func (l *Learner) Judge(f Fidelity) { l.pupil.held = f }
 

@@ -1,10 +1,12 @@
 package sampler
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
 
+	"rebeca/internal/ort"
 	"rebeca/prior"
 )
 
@@ -91,10 +93,12 @@ func (p Passes) of(d Denoiser) (Student, int) {
 	return s, int(p)
 }
 
-// StudentPasses returns how many passes of its student d takes for an embedding under o, 0 where its teacher samples.
-func (o Options) StudentPasses(d Denoiser) int {
-	_, n := o.Passes.of(d)
-	return n
+// StudentPasses returns how many passes of its student d takes for a job under o, 0 where its teacher samples.
+func (o Options) StudentPasses(d Denoiser, j Job) int {
+	if _, n := o.Passes.of(d); o.learned(j) {
+		return n
+	}
+	return 0
 }
 
 // learned reports whether a student was taught what j asks for: likes, with guidance in its range.
@@ -313,4 +317,22 @@ func distance(a, b []float32) float64 {
 		sum += e * e
 	}
 	return math.Sqrt(sum)
+}
+
+// Samples of each window by which an [Examiner] judges, and their seed.
+const (
+	examinerSamples = 8
+	examinerSeed    = 1
+)
+
+// Examiner returns [StudentDistances] of states, for online.Config: by a model that is compiled for the purpose and 8 samples a window.
+func Examiner(o Options, r ort.Options) func(*prior.State, []prior.Context) ([3]float64, error) {
+	return func(s *prior.State, windows []prior.Context) (d [3]float64, err error) {
+		m, err := prior.NewModel(s, r)
+		if err != nil {
+			return d, err
+		}
+		defer func() { err = errors.Join(err, m.Close()) }()
+		return StudentDistances(m, o, windows, examinerSamples, examinerSeed)
+	}
 }

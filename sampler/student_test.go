@@ -126,7 +126,7 @@ func TestPassesAreTheStudentsOrTheTeachers(t *testing.T) {
 		o := DefaultOptions()
 		o.Passes = c.passes
 		mustSample(t, p, o, seeds(3))
-		if len(p.leaps) != c.want || (c.want > 0) == (p.calls.Load() > 0) || o.StudentPasses(p) != c.want {
+		if len(p.leaps) != c.want || (c.want > 0) == (p.calls.Load() > 0) || o.StudentPasses(p, Job{}) != c.want {
 			t.Errorf("%s: %d passes of the student and %d of its teacher, want %d of the student", c.name, len(p.leaps), p.calls.Load(), c.want)
 		}
 	}
@@ -150,7 +150,7 @@ func TestJobsThatAStudentDoesNotKnow(t *testing.T) {
 	got := mustSample(t, p, o, jobs)
 	for i, j := range jobs {
 		byTeacher := i == 1 || i == 3 || i == 4
-		if slices.Equal(got[i], want[i]) != byTeacher {
+		if slices.Equal(got[i], want[i]) != byTeacher || (o.StudentPasses(p, j) == 0) != byTeacher {
 			t.Errorf("job %d, %v at guidance %v: %v, by the teacher %v", i, j.Label, j.Guidance, got[i], want[i])
 		}
 	}

@@ -176,6 +176,8 @@ type Training struct {
 	Unresolved float64 `json:"unresolved_share"`
 	// GuidanceFit is of the newest version loaded here that was measured; absent before there are enough held-out likes.
 	GuidanceFit []GuidanceFit `json:"guidance_fit,omitempty"`
+	// Student is that of the newest candidate; nil without one.
+	Student *Student `json:"student,omitempty"`
 }
 
 // GuidanceFit is the guidance that fits held-out likes best, by least squares, at a noise level: 1 where the prior knows as much as it
@@ -184,6 +186,14 @@ type GuidanceFit struct {
 	LogSNR   float64 `json:"log_snr"`  // ln(α/σ)
 	Guidance float64 `json:"guidance"` // w*
 	Distance float64 `json:"distance"` // root mean square between what is estimated with the window and without, in the model's scale
+}
+
+// Student is how near the samples of the prior's student are to the prior's own.
+type Student struct {
+	Steps     int64              `json:"steps"`               // taken
+	Distances map[string]float64 `json:"distances,omitempty"` // by number of passes; nil before they were measured
+	Bound     float64            `json:"bound"`               // the largest that is near enough
+	Passes    int                `json:"passes"`              // fewest that are near enough; 0: it is switched off
 }
 
 // Lag counts what is still to be done; nil where it does not apply. All reach 0 when input rests.
