@@ -144,7 +144,7 @@ func DefaultConfig() Config {
 		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, BirthTargets: 32, BirthLR: 1.5e-3, PseudoShare: .25,
 		Idle: 2 * time.Second, AnnounceEvery: 10 * time.Second, AnnounceSteps: 256, Keep: 5,
 		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256,
-		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, StudentLow: -1.2, StudentHigh: 1, StudentBound: .1, Seed: 1, Threads: 1,
+		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, StudentLow: -1.2, StudentHigh: 1, StudentBound: .035, Seed: 1, Threads: 1,
 	}
 }
 
