@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"rebeca/prior"
+	"rebeca/sampler"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -203,5 +204,24 @@ func TestPriorOptions(t *testing.T) {
 	}
 	if got := DefaultConfig().Prior.Loss; got != prior.DefaultLoss() {
 		t.Errorf("the default loss is %+v", got)
+	}
+}
+
+// TestStudentOptions follows the student's keys to the trainer and the sampler.
+func TestStudentOptions(t *testing.T) {
+	c, err := LoadConfig("testdata/student.good.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Sampler.Interval = [2]float64{-.5, .5}
+	o := c.onlineConfig()
+	if !o.Student || o.StudentBound != .2 || o.StudentLow != -.5 || o.StudentHigh != .5 || o.Distances == nil {
+		t.Errorf("the trainer's student: %v, bound %v, interval %v to %v", o.Student, o.StudentBound, o.StudentLow, o.StudentHigh)
+	}
+	if got := c.samplerOptions().Passes; got != 2 {
+		t.Errorf("%v passes, want 2", got)
+	}
+	if d := DefaultConfig(); d.onlineConfig().Student || d.samplerOptions().Passes != sampler.AutoPasses {
+		t.Errorf("by default: student %v, passes %v", d.onlineConfig().Student, d.samplerOptions().Passes)
 	}
 }

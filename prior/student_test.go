@@ -362,6 +362,26 @@ func TestLeapRowsAreIndependent(t *testing.T) {
 	}
 }
 
+// TestLeapKnowsWhereItGoes: the times and the guidance of a leap are inputs, each by itself.
+func TestLeapKnowsWhereItGoes(t *testing.T) {
+	for name, cfg := range studentConfigs() {
+		m := modelOf(t, studied(t, cfg, 1))
+		base := Leap{Row: Row{T: 40, Label: StrongPositive}, To: 20, Guidance: 2}
+		leaps := []Leap{base, base, base, base}
+		leaps[1].To, leaps[2].Guidance, leaps[3].T = 21, 2.01, 39
+		x := make([]float32, len(leaps)*cfg.Dim)
+		if err := m.Leap(x, x, leaps); err != nil {
+			t.Fatal(err)
+		}
+		rows := slices.Collect(slices.Chunk(x, cfg.Dim))
+		for i, what := range []string{"end", "guidance", "start"} {
+			if slices.Equal(rows[0], rows[i+1]) {
+				t.Errorf("%s: another %s gives the same estimate", name, what)
+			}
+		}
+	}
+}
+
 func TestLeapRefuses(t *testing.T) {
 	good := Leap{Row: Row{T: 50, Label: StrongPositive}, Guidance: 1}
 	m := modelOf(t, studied(t, tinyConfig(), 1))

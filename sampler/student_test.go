@@ -232,6 +232,28 @@ func TestStudentDistances(t *testing.T) {
 	}
 }
 
+// TestEnergyDistance is by hand: pairs of one noise count nowhere, groups are summed.
+func TestEnergyDistance(t *testing.T) {
+	at := func(x ...float32) (out [][]float32) {
+		for _, v := range x {
+			out = append(out, []float32{v})
+		}
+		return out
+	}
+	for _, c := range []struct {
+		a, b [][]float32
+		want float64
+	}{
+		{at(0, 4), at(1, 3), 0},              // (12 - 8 - 4)/4
+		{at(0, 0), at(1, 3), 1},              // (8 - 0 - 4)/4
+		{at(0, 4, 0, 0), at(1, 3, 1, 3), .5}, // (12 + 8 - 8 - 8)/8
+	} {
+		if got := energyDistance(c.a, c.b, 2); math.Abs(got-c.want) > 1e-12 {
+			t.Errorf("%v from %v: %v, want %v", c.a, c.b, got, c.want)
+		}
+	}
+}
+
 // TestStudentLearns teaches a prior, and beside it a student, on a small world: the student's samples come nearer to its teacher's than
 // those of a new one, which takes as many plain steps of the teacher, and than those of weights that were spoilt. Jobs have the same
 // bits whoever shares their call.
