@@ -28,6 +28,7 @@ var tiers = map[string]int{
 	"sampler":                 1,
 	"sampler/stablediffusion": 1,
 	"consumer":                2,
+	"images":                  2,
 	"snapshot":                2,
 	"web":                     2,
 	"eval":                    2,

@@ -84,7 +84,7 @@ func (g *generator) ask(t *testing.T, r schemas.Request) []schemas.Generated {
 		if len(batch) == 0 {
 			break
 		}
-		if err := g.generate(t.Context(), batch); err != nil {
+		if err := g.generate(batch); err != nil {
 			t.Fatal(err)
 		}
 	}

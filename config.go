@@ -60,6 +60,8 @@ type Config struct {
 	Sampler SamplerConfig `yaml:"sampler"`
 	// Decoder turns embeddings into pixels.
 	Decoder DecoderConfig `yaml:"decoder"`
+	// Images says how pixels are encoded, and where they are kept.
+	Images ImagesConfig `yaml:"images"`
 	// HTTP is the door for people and for requests without Kafka.
 	HTTP HTTPConfig `yaml:"http"`
 	// Limits keep the service within its machine.
@@ -302,6 +304,7 @@ func DefaultConfig() Config {
 		},
 		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Solver: string(sampler.DDIM), Passes: s.Passes, Anchor: AnchorConfig(s.Anchor)},
 		Decoder:     DecoderConfig{Manifest: "none"},
+		Images:      defaultImages(),
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080"},
 		State:       StateConfig{EraseEvery: time.Hour},
 		Limits:      LimitsConfig{MinFree: table.MinFree >> 20},
@@ -453,6 +456,7 @@ func (c Config) Validate() error {
 	if c.Decoder.Manifest == "" {
 		bad("decoder.manifest", `is empty: "none", "shapes" or a manifest's path`)
 	}
+	errs = append(errs, c.Images.validate()...)
 	if c.HTTP.Listen != "" {
 		// A named file stands for the token that will be in it.
 		if err := web.CheckListen(c.HTTP.Listen, c.HTTP.Token+c.HTTP.TokenFile); err != nil {

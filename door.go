@@ -31,6 +31,7 @@ type door struct {
 	table      *table.Table
 	rules      table.Rules
 	progress   *progress
+	pictures   *pictures // nil without a decoder
 	hasPrior   func() bool
 	answering  func(partition int32) error // nil where this process answers for the partition's users, else a *[web.Error]
 
@@ -265,8 +266,9 @@ func (d *door) published(out []table.Outgoing) {
 			continue
 		}
 		var head struct {
-			ID        string `json:"id"`
-			RequestID string `json:"request_id"`
+			ID        string         `json:"id"`
+			RequestID string         `json:"request_id"`
+			Image     *schemas.Image `json:"image"`
 		}
 		if err := json.Unmarshal(m.Value, &head); err != nil {
 			panic("rebeca: a published record is not JSON: " + err.Error())
@@ -274,5 +276,8 @@ func (d *door) published(out []table.Outgoing) {
 		user := string(m.Key)
 		d.answers.add(requestKey(user, head.RequestID), head.ID, m.Value)
 		d.tell(web.Event{UserID: user, Generated: m.Value})
+		if d.pictures != nil {
+			d.pictures.published(user, head.Image)
+		}
 	}
 }

@@ -5,12 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"image"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"rebeca/prior"
 	"rebeca/sampler"
@@ -30,6 +31,8 @@ const (
 	maxBegun = 16
 	// crowdedLook is how often a large request looks whether it may begin.
 	crowdedLook = 100 * time.Millisecond
+	// poolLook is how often an intent looks for room in the decode pool.
+	poolLook = 10 * time.Millisecond
 	// afterTimeout is how long a request may wait for the feedback it names.
 	afterTimeout = 30 * time.Second
 	// retryAfter is the pause after a batch that failed.
@@ -49,8 +52,8 @@ type generator struct {
 	sampling sampler.Options
 	table    *table.Table
 	progress *progress
-	decoder  *sampler.Decoder // nil: embeddings only
-	outbox   *outboxRoom      // nil: there is always room
+	pool     *decodePool // nil: embeddings only
+	outbox   *outboxRoom // nil: there is always room
 	metrics  *metrics
 	log      *slog.Logger
 	room     func(context.Context) error // waits until results can be written; nil: always
@@ -62,9 +65,11 @@ type generator struct {
 	byID   map[intentID]*queued // guarded by mu; all that wait
 	begun  int                  // guarded by mu; those that wait between two chunks
 	opened map[int32]bool       // guarded by mu; the partitions whose intents are taken
+	flying map[string]bool      // guarded by mu; users whose feedback's images are in the pool
 	next   *loadedPrior         // guarded by mu; replaces current before the next batch
 
-	batch sync.Mutex // held while a batch is made; g.mu is taken under it
+	batch     sync.Mutex // held while a batch is made; g.mu is taken under it
+	finishing sync.Mutex // held while what the pool made is completed; g.mu is taken under it
 
 	current      *loadedPrior // the generator goroutine's own
 	refreshAfter time.Time    // its own; after a failure, when vectors are looked at again
@@ -82,11 +87,16 @@ type loadedPrior struct {
 	version schemas.PriorVersion
 }
 
-func newGenerator(c Config, t *table.Table, p *progress, d *sampler.Decoder, m *metrics, log *slog.Logger) *generator {
-	return &generator{
-		config: c.Generate, sampling: c.samplerOptions(), table: t, progress: p, decoder: d,
-		metrics: m, log: log, wake: make(chan struct{}, 1), byID: map[intentID]*queued{}, opened: map[int32]bool{},
+// newGenerator returns one whose pool, if not nil, decodes what it samples.
+func newGenerator(c Config, t *table.Table, p *progress, pool *decodePool, m *metrics, log *slog.Logger) *generator {
+	g := &generator{
+		config: c.Generate, sampling: c.samplerOptions(), table: t, progress: p, pool: pool,
+		metrics: m, log: log, wake: make(chan struct{}, 1), byID: map[intentID]*queued{}, opened: map[int32]bool{}, flying: map[string]bool{},
 	}
+	if pool != nil {
+		pool.finish = g.finish
+	}
+	return g
 }
 
 // open begins to take the intents of a partition, those first that wait in the
@@ -105,19 +115,26 @@ func (g *generator) open(partition int32) error {
 }
 
 // leave lets go of a partition: its intents wait in the table, and a batch in
-// hand is waited for.
+// hand is waited for. What the decode pool has of it is dropped.
 func (g *generator) leave(partition int32) {
 	g.mu.Lock()
 	delete(g.opened, partition)
 	for id, q := range g.byID {
 		if id.partition == partition {
 			g.remove(id)
-			g.table.Release(partition, []uint64{q.Seq}) // it may be between two chunks
+			g.letGo(q) // it may be between two chunks
 		}
 	}
 	g.mu.Unlock()
 	g.batch.Lock()
-	defer g.batch.Unlock() // nothing is in hand now
+	if g.pool != nil {
+		for _, s := range g.pool.drop(partition) {
+			g.giveBack(s)
+		}
+	}
+	g.batch.Unlock()
+	g.finishing.Lock()
+	defer g.finishing.Unlock() // nothing is in hand now; what is being decoded finds the partition closed
 }
 
 // queued is an intent that waits, or whose images are being made.
@@ -242,6 +259,17 @@ func (g *generator) poke() {
 // errors of the table end it.
 func (g *generator) Run(ctx context.Context) error {
 	defer g.close()
+	group, ctx := errgroup.WithContext(ctx)
+	if g.pool != nil {
+		for range g.pool.config.Workers {
+			group.Go(func() error { return g.pool.work(ctx) })
+		}
+	}
+	group.Go(func() error { return g.run(ctx) })
+	return group.Wait()
+}
+
+func (g *generator) run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -251,7 +279,7 @@ func (g *generator) Run(ctx context.Context) error {
 		g.switchPrior()
 		wait := time.Hour
 		if g.current != nil {
-			some, until, err := g.work(ctx)
+			some, until, err := g.work()
 			if err != nil {
 				return err
 			}
@@ -271,12 +299,12 @@ func (g *generator) Run(ctx context.Context) error {
 
 // work makes one batch of what is due, or brings vectors up to date; until is
 // how long nothing more is due where it found nothing to do.
-func (g *generator) work(ctx context.Context) (some bool, until time.Duration, err error) {
+func (g *generator) work() (some bool, until time.Duration, err error) {
 	g.batch.Lock()
 	defer g.batch.Unlock()
 	batch, until := g.take(time.Now())
 	if len(batch) > 0 {
-		return true, 0, g.generate(ctx, batch)
+		return true, 0, g.generate(batch)
 	}
 	some, err = g.refresh()
 	return some, until, err
@@ -315,7 +343,10 @@ type chunk struct {
 func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	images, begun := 0, g.begun
+	images, begun, room := 0, g.begun, 0
+	if g.pool != nil {
+		room = g.pool.room()
+	}
 	until = 50 * time.Millisecond // stale vectors are looked for at this pace
 	for _, h := range []*intentHeap{&g.asked, &g.queue} {
 		for len(*h) > 0 && images < batchImages {
@@ -325,12 +356,13 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 				break
 			}
 			large := q.Count > chunkImages && len(q.made) == 0
-			if wait := g.held(q, large && begun >= maxBegun, now); wait > 0 {
+			n := min(q.Count-len(q.made), chunkImages)
+			pictured := g.pictured(q)
+			if wait := g.held(q, large && begun >= maxBegun, pictured && n > room, now); wait > 0 {
 				q.due = now.Add(wait)
 				heap.Fix(h, 0)
 				continue
 			}
-			n := min(q.Count-len(q.made), chunkImages)
 			if n > batchImages-images {
 				if q.Count <= chunkImages {
 					return batch, until // it is made at once, next: parts of it would lie in memory
@@ -344,6 +376,9 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 			g.table.Begin(q.Partition, []uint64{q.Seq})
 			batch = append(batch, chunk{q, len(q.made), n})
 			images += n
+			if pictured {
+				room -= n
+			}
 		}
 	}
 	return batch, until
@@ -351,8 +386,9 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 
 // held is how long something that is due has to wait before it is looked at
 // again, 0 when it may be made now: for the feedback that it names, for room in
-// the outbox, or, if crowded, for the end of a large one.
-func (g *generator) held(q *queued, crowded bool, now time.Time) time.Duration {
+// the outbox, for the user's images before, if crowded, for the end of a large
+// one, and, if full, for room in the decode pool.
+func (g *generator) held(q *queued, crowded, full bool, now time.Time) time.Duration {
 	a := q.After
 	switch {
 	case a != nil && g.progress.get(a.Partition) <= a.Offset && now.Sub(q.since) < afterTimeout:
@@ -361,13 +397,21 @@ func (g *generator) held(q *queued, crowded bool, now time.Time) time.Duration {
 		return outboxLook
 	case crowded:
 		return crowdedLook
+	case full, q.Trigger == schemas.TriggerFeedback && g.flying[q.UserID]:
+		return poolLook
 	}
 	return 0
+}
+
+// pictured reports whether an intent's images are decoded.
+func (g *generator) pictured(q *queued) bool {
+	return g.pool != nil && (q.Images == nil || *q.Images)
 }
 
 // subject is a user as a batch sees them.
 type subject struct {
 	row     table.Row
+	version string // of the prior
 	asOf    schemas.Position
 	context prior.Context
 	entries []table.Entry // of row, those in context
@@ -381,6 +425,7 @@ func (g *generator) subjects(users []string, partitions []int32) ([]subject, err
 	contexts := make([]prior.Context, len(users))
 	for i, user := range users {
 		s := &out[i]
+		s.version = g.current.version.Version
 		s.asOf = schemas.Position{Partition: partitions[i], Offset: g.progress.get(partitions[i]) - 1}
 		row, _, err := g.table.User(user)
 		if err != nil {
@@ -401,16 +446,11 @@ func (g *generator) subjects(users []string, partitions []int32) ([]subject, err
 	return out, nil
 }
 
-// generate makes the images of a batch and completes the intents that have all
-// of theirs; the others wait for their next chunk. What the model or the
-// decoder refuses is tried again.
-func (g *generator) generate(ctx context.Context, batch []chunk) error {
+// generate samples a batch. What wants no pictures is completed, the rest goes
+// to the decode pool. What the model refuses is tried again.
+func (g *generator) generate(batch []chunk) error {
 	start := time.Now()
-	done, err := g.makeImages(ctx, batch)
-	if err != nil && ctx.Err() != nil {
-		g.again(batch, start) // told to stop; they wait in the table
-		return nil
-	}
+	all, err := g.sample(batch)
 	if err != nil {
 		g.log.Error("generating failed; trying again", "err", err, "intents", len(batch))
 		g.metrics.failures.Inc()
@@ -420,23 +460,89 @@ func (g *generator) generate(ctx context.Context, batch []chunk) error {
 		g.again(batch, start.Add(retryAfter))
 		return nil
 	}
-	byPartition := map[int32][]table.Completion{}
-	var rest []chunk
-	for i, c := range batch {
-		if len(c.made) < c.Count {
-			rest = append(rest, c)
+	g.metrics.batchSeconds.Observe(time.Since(start).Seconds())
+	var made []*sampled
+	for _, s := range all {
+		if s.wanted == 0 {
+			made = append(made, s)
 			continue
 		}
-		byPartition[c.Partition] = append(byPartition[c.Partition], done[i])
+		if s.Trigger == schemas.TriggerFeedback {
+			g.mu.Lock()
+			g.flying[s.UserID] = true
+			g.mu.Unlock()
+		}
+		g.pool.put(s)
+	}
+	return g.finish(made)
+}
+
+// finish adds what is made to its intents, and completes those that have all of
+// their images; the others wait for their next chunk.
+func (g *generator) finish(made []*sampled) error {
+	g.finishing.Lock()
+	defer g.finishing.Unlock()
+	byPartition := map[int32][]table.Completion{}
+	var whole, rest []chunk
+	for _, s := range made {
+		if !g.landed(s) {
+			g.giveBack(s)
+			continue
+		}
+		s.made = append(s.made, s.records...)
+		if len(s.made) < s.Count {
+			rest = append(rest, s.chunk)
+			continue
+		}
+		done, err := g.completion(s.queued, s.subject)
+		if err != nil {
+			return err
+		}
+		byPartition[s.Partition] = append(byPartition[s.Partition], done)
+		whole = append(whole, s.chunk)
 	}
 	for p, cs := range byPartition {
 		if err := g.table.Complete(p, cs); err != nil {
 			return fmt.Errorf("completing intents of partition %d: %w", p, err)
 		}
 	}
+	for _, c := range whole {
+		g.release(c.made)
+	}
 	g.again(rest, time.Now())
-	g.metrics.batchSeconds.Observe(time.Since(start).Seconds())
+	g.poke()
 	return nil
+}
+
+// landed notes that a chunk is out of the pool; false when its partition is no
+// longer taken.
+func (g *generator) landed(s *sampled) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.Trigger == schemas.TriggerFeedback {
+		delete(g.flying, s.UserID)
+	}
+	return g.opened[s.Partition]
+}
+
+// giveBack leaves to the table what was in the pool.
+func (g *generator) giveBack(s *sampled) {
+	g.landed(s)
+	g.release(s.records)
+	g.letGo(s.queued)
+}
+
+// letGo leaves an intent to the table.
+func (g *generator) letGo(q *queued) {
+	g.release(q.made)
+	g.table.Release(q.Partition, []uint64{q.Seq})
+}
+
+// release lets go of the objects of records.
+func (g *generator) release(made []schemas.Generated) {
+	if g.pool != nil {
+		g.pool.pictures.release(made)
+	}
 }
 
 // again lets intents wait once more, due at the given time. Those between two
@@ -446,7 +552,7 @@ func (g *generator) again(batch []chunk, due time.Time) {
 	defer g.mu.Unlock()
 	for _, c := range batch {
 		if !g.opened[c.Partition] {
-			g.table.Release(c.Partition, []uint64{c.Seq})
+			g.letGo(c.queued)
 			continue
 		}
 		c.due = due
@@ -454,9 +560,8 @@ func (g *generator) again(batch []chunk, due time.Time) {
 	}
 }
 
-// makeImages adds its images to every chunk's intent and returns the
-// completions of those that have all; the others' are zero.
-func (g *generator) makeImages(ctx context.Context, batch []chunk) ([]table.Completion, error) {
+// sample makes the embeddings of a batch.
+func (g *generator) sample(batch []chunk) ([]*sampled, error) {
 	users, partitions := make([]string, len(batch)), make([]int32, len(batch))
 	for i, c := range batch {
 		users[i], partitions[i] = c.UserID, c.Partition
@@ -467,13 +572,9 @@ func (g *generator) makeImages(ctx context.Context, batch []chunk) ([]table.Comp
 	}
 	var jobs []sampler.Job
 	var records []schemas.Generated
-	var withImage []int
 	for i, c := range batch {
 		for k := c.from; k < c.from+c.n; k++ {
 			job, rec := g.plan(c.queued, subjects[i], k)
-			if g.decoder != nil && (c.Images == nil || *c.Images) {
-				withImage = append(withImage, len(jobs))
-			}
 			jobs, records = append(jobs, job), append(records, rec)
 		}
 	}
@@ -487,19 +588,17 @@ func (g *generator) makeImages(ctx context.Context, batch []chunk) ([]table.Comp
 	if err := g.explain(batch, subjects, jobs, records); err != nil {
 		return nil, err
 	}
-	if err := g.decode(ctx, records, withImage); err != nil {
-		return nil, err
-	}
-	out := make([]table.Completion, len(batch))
+	out := make([]*sampled, len(batch))
 	for i, c := range batch {
-		c.made = append(c.made, records[:c.n]...)
+		s := &sampled{chunk: c, subject: subjects[i], records: records[:c.n:c.n]}
 		records = records[c.n:]
-		if len(c.made) < c.Count {
-			continue
+		if g.pictured(c.queued) {
+			s.wanted = c.n
 		}
-		if out[i], err = g.completion(c.queued, subjects[i]); err != nil {
-			return nil, err
+		for at := range s.wanted {
+			s.todo = append(s.todo, picture{at: at})
 		}
+		out[i] = s
 	}
 	return out, nil
 }
@@ -529,42 +628,9 @@ func (g *generator) plan(q *queued, s subject, k int) (sampler.Job, schemas.Gene
 	}
 	return job, schemas.Generated{
 		ID: id, UserID: q.UserID, RequestID: q.RequestID, Trigger: q.Trigger,
-		Seed: seed, Guidance: guidance, Steps: steps, PriorVersion: g.current.version.Version,
+		Seed: seed, Guidance: guidance, Steps: steps, PriorVersion: s.version,
 		EventsFolded: s.row.Events, AsOf: s.asOf, Source: q.Source, CausedAt: q.At,
 	}
-}
-
-// decode fills in the images of the records named by at.
-func (g *generator) decode(ctx context.Context, records []schemas.Generated, at []int) error {
-	if len(at) == 0 {
-		return nil
-	}
-	embeddings, seeds := make([][]float32, len(at)), make([]uint64, len(at))
-	for i, r := range at {
-		embeddings[i], seeds[i] = records[r].Embedding, records[r].Seed
-	}
-	images, err := g.decoder.Decode(ctx, embeddings, seeds, nil)
-	if err != nil {
-		return fmt.Errorf("decoding %d embeddings: %w", len(at), err)
-	}
-	for i, r := range at {
-		if images[i] == nil {
-			g.log.Warn("the decoder's safety checker withheld a picture", "id", records[r].ID)
-			continue
-		}
-		if records[r].Image, err = inlineImage(images[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func inlineImage(img image.Image) (*schemas.Image, error) {
-	out, err := sampler.InlinePNG(img)
-	if err != nil {
-		return nil, fmt.Errorf("encoding an image: %w", err)
-	}
-	return &out, nil
 }
 
 func (g *generator) completion(q *queued, s subject) (table.Completion, error) {
@@ -581,7 +647,7 @@ func (g *generator) completion(q *queued, s subject) (table.Completion, error) {
 			headers = append(headers, schemas.Header{Key: headerEventTime, Value: q.oldest.UTC().AppendFormat(nil, time.RFC3339Nano)})
 		}
 		c.Messages = append(c.Messages, table.Message{Role: table.RoleGenerated, Key: []byte(q.UserID), Value: value, Headers: headers})
-		c.Memories = append(c.Memories, table.Memory{ID: r.ID, Embedding: r.Embedding, Record: value, Source: q.Source})
+		c.Memories = append(c.Memories, table.Memory{ID: r.ID, Embedding: r.Embedding, Record: value, Source: q.Source, Object: objectOf(r)})
 	}
 	if s.row.Events == 0 {
 		return c, nil // nobody's vector: the population's is not a user's
@@ -591,7 +657,7 @@ func (g *generator) completion(q *queued, s subject) (table.Completion, error) {
 
 func (g *generator) withVector(c table.Completion, s subject, now time.Time) (table.Completion, error) {
 	c.Vector = &table.Vector{
-		Values: slices.Clone(s.cond.Vector), PriorVersion: g.current.version.Version, Events: s.row.Events, AsOf: s.row.LastOffset,
+		Values: slices.Clone(s.cond.Vector), PriorVersion: s.version, Events: s.row.Events, AsOf: s.row.LastOffset,
 	}
 	value, err := json.Marshal(schemas.Vector{
 		UserID: c.UserID, Vector: c.Vector.Values, PriorVersion: c.Vector.PriorVersion, EventsFolded: c.Vector.Events,

@@ -21,7 +21,7 @@ func (s *Service) makeLoops(ctx context.Context) error {
 	s.worker = &worker{
 		topics: c.Kafka.Topics, generate: c.Generate, dim: c.Prior.Dim, partitions: c.Kafka.Partitions,
 		samples: s.generator != nil, decodes: s.decoder != nil,
-		table: s.table, registry: s.registry, progress: s.progress, generator: s.generator, room: s.room,
+		table: s.table, registry: s.registry, progress: s.progress, generator: s.generator, room: s.room, pictures: s.pictures,
 		pace: newPace(c.Limits.FoldRate), overload: s.overload,
 		door: s.door, metrics: s.metrics, log: s.log,
 	}
@@ -148,6 +148,9 @@ func (s *Service) startIntake(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error { return s.keepClaims(ctx) })
 		g.Go(func() error { return s.generator.Run(ctx) })
 		g.Go(func() error { return s.follow(ctx) })
+		if s.pictures != nil {
+			g.Go(func() error { return s.pictures.sweep(ctx, s.claimedPartitions) })
+		}
 	}
 	if s.trainer != nil {
 		g.Go(func() error { return s.learn(ctx) })

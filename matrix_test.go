@@ -171,15 +171,23 @@ func (s *stand) commitForGroup(offset int64) {
 // TestMetricNames holds the names of all metrics in every mode: alerts stand on them. Names of the Go runtime are its own.
 func TestMetricNames(t *testing.T) {
 	var out bytes.Buffer
-	for _, roles := range [][]string{{RoleWorker, RoleTrainer}, {RoleWorker}, {RoleTrainer}} {
+	for i, roles := range [][]string{{RoleWorker, RoleTrainer}, {RoleWorker}, {RoleTrainer}, {RoleWorker}} {
 		s := newStand(t)
 		s.config.Roles = roles
+		decoder := i == 3
+		if decoder {
+			s.config.Prior.Dim, s.config.Decoder.Manifest = 16, "shapes"
+		}
 		svc, stop := s.serve()
 		families, err := svc.options.Registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintln(&out, "#", strings.Join(roles, " and "))
+		mode := strings.Join(roles, " and ")
+		if decoder {
+			mode += ", with a decoder"
+		}
+		fmt.Fprintln(&out, "#", mode)
 		for _, f := range families {
 			labels := map[string]bool{}
 			for _, m := range f.GetMetric() {

@@ -49,7 +49,7 @@ func newMetrics(reg prometheus.Registerer, topics ...string) *metrics {
 		failures:     counter("generate_failures_total", "Batches that failed to generate and were tried again."),
 		eventToFact:  histogram("event_to_fact_seconds", "From a feedback event's Kafka timestamp to its fold's commit."),
 		eventToImage: histogram("event_to_image_seconds", "From the first feedback event behind an image to the broker's acknowledgement of the image."),
-		batchSeconds: histogram("generate_batch_seconds", "One batch of the generator, from reading windows to the commit."),
+		batchSeconds: histogram("generate_batch_seconds", "One batch of the generator, from reading windows to the embeddings."),
 	}
 	for _, reason := range schemas.Reasons() {
 		m.deadletters.WithLabelValues(string(reason)) // so that a rate exists before the first

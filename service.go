@@ -79,6 +79,7 @@ type Service struct {
 	table     *table.Table
 	registry  *registry        // nil without one
 	decoder   *sampler.Decoder // nil without one
+	pictures  *pictures        // nil without a decoder or without the worker's role
 	progress  *progress
 	generator *generator      // nil without the worker's role
 	follower  *follower       // nil without the worker's role
@@ -265,6 +266,13 @@ func (s *Service) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.options.Registry.MustRegister(s.erasureGauge())
+	if s.decoder != nil && c.has(RoleWorker) {
+		store, err := c.openImages(ctx)
+		if err != nil {
+			return err
+		}
+		s.pictures = newPictures(c.Images, store, s.table, s.options.Registry, s.log)
+	}
 	if err := s.compose(); err != nil {
 		return err
 	}
@@ -285,7 +293,11 @@ func (s *Service) compose() error {
 	s.overload = s.newOverload()
 	s.options.Registry.MustRegister(s.overloadCollectors()...)
 	if c.has(RoleWorker) {
-		s.generator = newGenerator(c, s.table, s.progress, s.decoder, s.metrics, s.log)
+		var pool *decodePool
+		if s.pictures != nil {
+			pool = newDecodePool(c.Images, s.decoder, s.pictures, s.options.Registry, s.log)
+		}
+		s.generator = newGenerator(c, s.table, s.progress, pool, s.metrics, s.log)
 		s.generator.outbox = s.room
 		s.generator.room = s.guard.wait
 		s.follower = &follower{
@@ -308,7 +320,7 @@ func (s *Service) compose() error {
 	}
 	s.door = &door{
 		guard: s.guard, client: s.client, topics: c.Kafka.Topics, partitions: c.Kafka.Partitions, decodes: s.decoder != nil,
-		table: s.table, rules: c.rules(), progress: s.progress,
+		table: s.table, rules: c.rules(), progress: s.progress, pictures: s.pictures,
 		hasPrior:    func() bool { return s.follower != nil && s.follower.version().Version != "" },
 		answering:   s.answers,
 		subscribers: map[chan web.Event]struct{}{},
@@ -328,6 +340,9 @@ func (s *Service) openDoor(token string) error {
 		Ready:      func(context.Context) []web.Reason { return s.Ready() },
 		Operator:   s,
 		Partitions: s.config.Kafka.Partitions, Images: s.decoder != nil,
+	}
+	if s.pictures != nil {
+		o.Stored = s.pictures
 	}
 	if t := s.options.World; t != nil {
 		o.World, o.Pictures, o.Explorer = t, t, t
@@ -367,6 +382,9 @@ func (s *Service) close() error {
 	var errs []error
 	if s.decoder != nil {
 		errs = append(errs, s.decoder.Close())
+	}
+	if s.pictures != nil {
+		errs = append(errs, s.pictures.store.Close())
 	}
 	if s.table != nil {
 		errs = append(errs, s.table.Close())

@@ -129,6 +129,14 @@ func (s *Service) claimed() []*shard {
 	})
 }
 
+// claimedPartitions returns the numbers of those.
+func (s *Service) claimedPartitions() (out []int32) {
+	for _, sh := range s.claimed() {
+		out = append(out, sh.id)
+	}
+	return out
+}
+
 // refuse notes why the partition is not served and logs only what changed.
 func (s *Service) refuse(sh *shard, why error) {
 	state := stateClaiming

@@ -44,6 +44,11 @@ func (s *Service) Status() web.Status {
 		}
 	}
 	st.Stopped, st.GapsAccepted = s.stoppedReasons(), s.metrics.gapsN.Load()
+	if s.pictures != nil {
+		images := s.pictures.status()
+		images.Decoding = s.generator.pool.depth()
+		st.Images = &images
+	}
 	st.ErasePending, st.Disk = s.table.ErasePending(), s.guard.status()
 	if s.options.World != nil {
 		st.LikedShare, st.BaseRate = s.options.World.Shares()

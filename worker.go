@@ -29,6 +29,7 @@ type worker struct {
 	registry  *registry // nil without one
 	progress  *progress
 	generator *generator // nil when samples is false
+	pictures  *pictures  // nil without a decoder
 	room      *outboxRoom
 	pace      *pace
 	overload  *overload
@@ -131,6 +132,9 @@ func (w *worker) foldFeedback(partition int32) handler {
 		w.overload.count(folded, shed && w.generate.Count > 0)
 		w.progress.set(partition, folded.Next)
 		w.door.folded(b.Records)
+		if w.pictures != nil {
+			w.pictures.forget(b.Records)
+		}
 		if w.generator != nil {
 			w.generator.offer(partition, folded.Intents, folded.Superseded)
 		}

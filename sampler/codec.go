@@ -52,6 +52,14 @@ func (d *Decoder) Name() string { return d.m.Name }
 // Dim is the length of the embeddings it takes.
 func (d *Decoder) Dim() int { return d.m.Dim }
 
+// Batch is how many images a run makes; fewer take as long.
+func (d *Decoder) Batch() int {
+	if d.drawing != nil {
+		return 1
+	}
+	return d.m.Decoder.Batch
+}
+
 // Size is the size of the images it gives, in pixels.
 func (d *Decoder) Size() image.Point {
 	if c := d.m.StableDiffusion; c != nil {

@@ -21,6 +21,7 @@ type Image struct {
 	Width     int    `json:"width"`
 	Height    int    `json:"height"`
 	SHA256    string `json:"sha256"`         // 64 hex digits
+	Size      int64  `json:"size,omitempty"` // of the encoded bytes; 0 in records of before it was written
 	Data      []byte `json:"data,omitempty"` // standard base64 in JSON
 	URI       string `json:"uri,omitempty"`
 }
@@ -32,6 +33,19 @@ type Cause struct {
 	Share  float64 `json:"share"`  // of the attention that the prior paid to the user's window, 0..1
 }
 
+// Why a record has no image though one was wanted.
+const (
+	NoImageDecode   = "decode_failed" // the decoder failed, as often as it was tried
+	NoImageStore    = "store_failed"  // the bucket refused it, as often as it was tried
+	NoImageWithheld = "withheld"      // by the decoder's safety checker
+)
+
+// NoImage says why a record has no image though one was wanted.
+type NoImage struct {
+	Reason  string `json:"reason"` // one of those above, or of a later version
+	Message string `json:"message"`
+}
+
 // Generated is one record of the topic generated, key = UserID: one image or embedding with where it comes from.
 type Generated struct {
 	ID           string    // 32 hex digits, [ID] of Source
@@ -39,7 +53,8 @@ type Generated struct {
 	RequestID    string    // "" when feedback caused it
 	Trigger      string    // request or feedback
 	Embedding    []float32 // [dim], in the catalogue's own scale
-	Image        *Image    // nil without a decoder
+	Image        *Image    // nil without a decoder, where none was asked for, and with NoImage
+	NoImage      *NoImage  // nil with an image, and where none was wanted
 	Score        *float64  // the ranker's, nil without one
 	Candidates   int       // how many it was chosen from, 0 for the only one
 	Because      []Cause   // what it is owed to most, the greatest share first; nil where nobody asked
@@ -62,6 +77,7 @@ type generatedJSON struct {
 	Embedding    string   `json:"embedding_f32"`
 	Dim          int      `json:"dim"`
 	Image        *Image   `json:"image,omitempty"`
+	NoImage      *NoImage `json:"no_image,omitempty"`
 	Score        *float64 `json:"score,omitempty"`
 	Candidates   int      `json:"candidates,omitempty"`
 	Because      []Cause  `json:"because,omitempty"`
@@ -83,7 +99,7 @@ func (g Generated) MarshalJSON() ([]byte, error) {
 		caused = g.CausedAt.UTC().Format(time.RFC3339Nano)
 	}
 	return encode(generatedJSON{
-		g.ID, g.UserID, g.RequestID, g.Trigger, encodeF32(g.Embedding), len(g.Embedding), g.Image, g.Score, g.Candidates, g.Because,
+		g.ID, g.UserID, g.RequestID, g.Trigger, encodeF32(g.Embedding), len(g.Embedding), g.Image, g.NoImage, g.Score, g.Candidates, g.Because,
 		g.Seed, g.Guidance, g.Steps, g.PriorVersion, g.EventsFolded, g.AsOf, g.Source, g.CreatedAt.UTC().Format(time.RFC3339Nano), caused,
 	})
 }
@@ -154,6 +170,8 @@ func (s *generatedScan) set(field string, v raw) (err error) {
 		s.dim, err = v.integer(field, ReasonBadEmbedding, 1, MaxOutput)
 	case "image":
 		s.Image, err = v.image()
+	case "no_image":
+		s.NoImage, err = v.noImage()
 	case "score":
 		s.Score, err = v.optionalNumber(field, ReasonBadValue)
 	case "candidates":
@@ -211,6 +229,8 @@ func (s *generatedScan) check() error {
 		return errMissing("created_at")
 	case s.seen["caused_at"] && s.CausedAt.IsZero():
 		return errMissing("caused_at")
+	case s.Image != nil && s.NoImage != nil:
+		return reject(ReasonBadValue, "image and no_image are both there")
 	}
 	return checkFloats("embedding_f32", s.Embedding, int(s.dim))
 }
@@ -316,6 +336,27 @@ func (v raw) image() (*Image, error) {
 	return &m, nil
 }
 
+func (v raw) noImage() (*NoImage, error) {
+	o, ok := v.object()
+	if !ok {
+		return nil, reject(ReasonBadType, "no_image must be an object, is %.64s", v)
+	}
+	var n NoImage
+	err := o.each(func(field string, v raw) (err error) {
+		switch field {
+		case "reason":
+			n.Reason, err = v.text("no_image.reason")
+		case "message":
+			n.Message, err = v.text("no_image.message")
+		}
+		return err
+	})
+	if err == nil && n.Reason == "" {
+		err = errMissing("no_image.reason")
+	}
+	return &n, err
+}
+
 func (m *Image) set(field string, v raw) (err error) {
 	var n int64
 	switch field {
@@ -327,6 +368,8 @@ func (m *Image) set(field string, v raw) (err error) {
 	case "height":
 		n, err = v.integer("image.height", ReasonBadValue, 1, 1<<20)
 		m.Height = int(n)
+	case "size":
+		m.Size, err = v.integer("image.size", ReasonBadValue, 1, math.MaxInt64)
 	case "sha256":
 		m.SHA256, err = v.text("image.sha256")
 	case "uri":

@@ -174,7 +174,7 @@ func ofCatalogue(key []byte, items string, p int32) bool {
 
 // dividedPrefixes are those of keys that belong to a partition. The claim is left out, and what is still to be erased from this state's files.
 func dividedPrefixes() []string {
-	return []string{prefixGaps, prefixBuried, prefixForgot, prefixMemory, prefixInterned, prefixOffset, prefixQueue, prefixSeq, prefixRow, prefixVector}
+	return []string{prefixGaps, prefixBuried, prefixForgot, prefixObject, prefixMemory, prefixInterned, prefixOffset, prefixQueue, prefixSeq, prefixRow, prefixVector}
 }
 
 // settleIn writes the pairs of the partitions adopted. The snapshot knows nothing of what this state's files hold of those who were

@@ -3,6 +3,7 @@ package table
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
 
@@ -170,6 +171,9 @@ func (c *change) unit(f *Completion, messages []Message, at progress) error {
 		}
 	}
 	if at.unit < len(f.Memories) {
+		if err := c.keepObject(f.UserID, f.Memories[at.unit].Object, at.seq, at.unit, time.Now()); err != nil {
+			return err
+		}
 		return c.remember(f.UserID, &f.Memories[at.unit])
 	}
 	return nil

@@ -57,6 +57,9 @@ func (f *folding) forget(r *Record) error {
 	if err := f.noteErasure(name); err != nil {
 		return err
 	}
+	if err := f.doomObjects(name); err != nil {
+		return err
+	}
 	if len(user) <= schemas.MaxID { // else there is no such user, and the keys would be too long
 		if err := f.erase(user, m); err != nil {
 			return err

@@ -22,6 +22,7 @@ const (
 	prefixBuried   = "d/" // d/<partition>/<hash> dead letters found on their topic before their record was folded
 	prefixErase    = "e/" // e/<partition>/<hash of user> forgotten users that the files may still hold something of
 	prefixClaim    = "c/" // c/<partition>/ the state's claim to the partition
+	prefixObject   = "b/" // b/<partition>/o<hash of user><sha-256> pictures in the bucket, b/<partition>/x<sha-256> those to be deleted from it
 	prefixMeta     = "m/" // m/meta, m/epoch, m/fill
 )
 

@@ -16,6 +16,7 @@ type Memory struct {
 	Embedding []float32 // [Dim], in the catalogue's scale
 	Record    []byte    // JSON, as published
 	Source    schemas.Source
+	Object    *Object // its picture in the bucket; nil where that is inline, or none. It is read back from nowhere
 }
 
 // Limits of what is remembered of a user; the oldest goes.

@@ -154,14 +154,30 @@ func (c *change) adopt(m *Message) error {
 		return nil
 	}
 	if mark, ok := c.p.markOf(g.UserID); ok && g.AsOf.Offset < mark.offset {
+		if object := objectOf(m.Value); object != nil { // it was written after the snapshot that this state is of
+			if err := c.set(doomedKey(c.p.id, *object), []byte{valueVersion}); err != nil {
+				return err
+			}
+		}
 		return c.outlive(g)
 	}
 	memory := Memory{ID: g.ID, Embedding: g.Embedding, Record: m.Value, Source: g.Source}
+	object := objectOf(m.Value)
+	if err := c.keepObject(g.UserID, object, 0, 0, g.CreatedAt); err != nil {
+		return err
+	}
 	number, known, err := memoryNumber(c.txn, c.p.id, g.UserID, g.ID)
 	switch {
 	case err != nil:
 		return err
 	case known:
+		before, err := readMemory(c.txn, c.p.id, g.UserID, number)
+		if err == nil {
+			err = c.loseObject(g.UserID, before.Record, object)
+		}
+		if err != nil {
+			return err
+		}
 		return c.setMemory(g.UserID, number, &memory)
 	}
 	return c.remember(g.UserID, &memory)

@@ -110,6 +110,8 @@ type Status struct {
 	GapsAccepted uint64 `json:"gaps_accepted"`
 	// Disk is the room below the state.
 	Disk Disk `json:"disk"`
+	// Images is the decoding and keeping of pictures; nil without a decoder.
+	Images *Images `json:"images"`
 	// Overload is what is shed now, and what was since the process started.
 	Overload Overload `json:"overload"`
 	// Loss is the prior's smoothed training loss.
@@ -139,6 +141,16 @@ type Disk struct {
 	Free    int64 `json:"free"`     // bytes, at the last look
 	MinFree int64 `json:"min_free"` // bytes below which the intake pauses; 0: never
 	Paused  bool  `json:"paused"`
+}
+
+// Images says what becomes of pictures.
+type Images struct {
+	Decoding int `json:"decoding"` // that wait to be decoded or are being decoded
+	// ToDelete counts objects of old records and forgotten users that are still in the bucket, as of the last look.
+	ToDelete int `json:"to_delete"`
+	// BucketError is why the bucket refused last, since BucketErrorSince; empty once it has taken something again.
+	BucketError      string    `json:"bucket_error,omitempty"`
+	BucketErrorSince time.Time `json:"bucket_error_since,omitzero"`
 }
 
 // Partition is what this process does with one partition.
@@ -250,6 +262,12 @@ type Event struct {
 	UserID    string
 	Feedback  *Entry
 	Generated json.RawMessage // the record as published on `generated`
+}
+
+// Stored finds generated pictures by the SHA-256 of their files; nil where none are made.
+type Stored interface {
+	// Image returns a file and its media type; ok is false where it is not known, or no more. sha256 is 64 lower-case hex digits.
+	Image(ctx context.Context, sha256 string) (data []byte, mediaType string, ok bool, err error)
 }
 
 // Pictures draws catalogue items; nil where the catalogue has no images.

@@ -32,6 +32,7 @@ const (
 	CodeNotReady          Code = "not_ready"          // 503: /readyz while starting or cut off
 	CodeAfterTimeout      Code = "after_timeout"      // 504: the feedback named in after was not folded in time
 	CodeGenerateTimeout   Code = "generate_timeout"   // 504: the images were not published in time
+	CodeBucket            Code = "bucket_unavailable" // 503: the bucket of images does not answer, or holds other bytes
 	CodeInternal          Code = "internal"           // 500: a fault of this service
 )
 
@@ -50,7 +51,7 @@ func (c Code) status() int {
 		return http.StatusRequestEntityTooLarge
 	case CodeNotOwner:
 		return http.StatusMisdirectedRequest
-	case CodeNoPrior, CodeBrokerUnavailable, CodeDiskLow, CodeBusy, CodeNotReady:
+	case CodeNoPrior, CodeBrokerUnavailable, CodeDiskLow, CodeBusy, CodeNotReady, CodeBucket:
 		return http.StatusServiceUnavailable
 	case CodeAfterTimeout, CodeGenerateTimeout:
 		return http.StatusGatewayTimeout

@@ -172,7 +172,7 @@ func (f *fake) Subscribe(ctx context.Context) <-chan Event {
 func (f *fake) options() Options {
 	reg := prometheus.NewRegistry()
 	o := Options{
-		Listen: "127.0.0.1:0", Producer: f, Results: f, Users: f, Pictures: f, Explorer: f, World: f, Operator: f,
+		Listen: "127.0.0.1:0", Producer: f, Results: f, Users: f, Pictures: f, Explorer: f, World: f, Operator: f, Stored: f,
 		Status:     func(context.Context) Status { return f.status },
 		Ready:      func(context.Context) []Reason { return f.reasons },
 		Partitions: 4, Images: true, Timeout: 20 * time.Millisecond,

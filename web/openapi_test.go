@@ -179,7 +179,7 @@ func TestOpenAPINamesEveryCode(t *testing.T) {
 	for _, c := range []Code{
 		CodeBadRequest, CodeUnauthorized, CodeForbidden, CodeNotFound, CodeUnknownUser, CodeMethodNotAllowed, CodeTooLarge,
 		CodeNotOwner, CodeNoPrior, CodeNoDecoder, CodeBadAfter, CodeBrokerUnavailable, CodeBusy, CodeNotReady,
-		CodeAfterTimeout, CodeGenerateTimeout, CodeInternal,
+		CodeAfterTimeout, CodeGenerateTimeout, CodeBucket, CodeInternal,
 	} {
 		if !strings.Contains(node.(string), string(c)) {
 			t.Errorf("openapi.yaml does not name %s", c)

@@ -47,6 +47,9 @@ func (s *Server) routes() []route {
 		{method: "GET", pattern: "/{$}", handler: getAsset, public: true},
 		{method: "GET", pattern: "/assets/{name}", handler: getAsset, public: true},
 	}
+	if s.o.Stored != nil {
+		rs = append(rs, route{method: "GET", pattern: "/v1/images/{sha256}", handler: s.getImage})
+	}
 	if s.o.Pictures != nil {
 		rs = append(rs, route{method: "GET", pattern: "/v1/items/{id}/image", handler: s.getItemImage})
 	}

@@ -37,6 +37,7 @@ type Options struct {
 	Pictures Pictures // optional: pictures of catalogue items
 	Explorer Explorer // optional: catalogue pictures for a visitor
 	World    World    // optional: captions and truth of simulated people
+	Stored   Stored   // optional: generated pictures by their hash
 	Operator Operator // optional: what the operators' verbs ask for
 
 	// Partitions of the user-keyed topics, to check `after` against the user's own; 0 leaves the

@@ -41,6 +41,20 @@ export async function post(path, body, options = {}) {
   return (await request(path, sent)).json();
 }
 
+/** fetchRefused loads a generated picture that the browser could not load by itself: an <img> sends no token. */
+export function fetchRefused(event) {
+  const img = event.target;
+  const path = img instanceof HTMLImageElement ? img.getAttribute("src") : null;
+  if (!path?.startsWith("/v1/images/")) return;
+  request(path).then(async (response) => {
+    const url = URL.createObjectURL(await response.blob());
+    const done = () => URL.revokeObjectURL(url);
+    img.addEventListener("load", done, { once: true });
+    img.addEventListener("error", done, { once: true });
+    img.src = url;
+  }, () => {}); // it stays broken: the picture is gone
+}
+
 function bearer(token) {
   return token === null ? {} : { Authorization: `Bearer ${token}` };
 }

@@ -61,6 +61,7 @@ export const clock = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digi
 export function imageOf(record) {
   const image = record.image;
   if (image?.data) return `data:${image.media_type};base64,${image.data}`;
+  if (image?.uri) return `/v1/images/${image.sha256}`;
   return glyph(record.embedding_f32);
 }
 

@@ -1,5 +1,6 @@
 // The page: header numbers, the router, and one event stream for whatever is shown.
 
+import { fetchRefused } from "/assets/api.js";
 import { count, milliseconds } from "/assets/dom.js";
 import { follow } from "/assets/stream.js";
 import { Plots } from "/assets/plots.js";
@@ -65,5 +66,6 @@ function route() {
 }
 
 window.addEventListener("hashchange", route);
+document.addEventListener("error", fetchRefused, true); // errors of images do not bubble
 route();
 you.start();
