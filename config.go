@@ -205,8 +205,14 @@ type TrainConfig struct {
 	// is used up to the distance StudentBound from its teacher's samples.
 	Student      bool    `yaml:"student"`
 	StudentBound float64 `yaml:"student_bound"`
-	Seed         uint64  `yaml:"seed"`
-	Threads      int     `yaml:"threads"` // intra-op threads of a step
+	// IdleSteps more are taken, at most IdleShare of the time and in all, while no
+	// event comes; then an idle service does nothing.
+	IdleSteps int     `yaml:"idle_steps"`
+	IdleShare float64 `yaml:"idle_share"`
+	// FitLaw has pseudo-users become like the people of the stream.
+	FitLaw  bool   `yaml:"fit_law"`
+	Seed    uint64 `yaml:"seed"`
+	Threads int    `yaml:"threads"` // intra-op threads of a step
 }
 
 // SamplerConfig is [sampler.Options] as written in the file.
@@ -300,7 +306,8 @@ func DefaultConfig() Config {
 		Train: TrainConfig{
 			Steps: t.Steps, LR: t.LR, BornLR: t.BornLR, LRMin: t.LRMin, DecaySteps: t.DecaySteps, Splice: t.Splice,
 			MaxLag: t.MaxLag, BirthSteps: t.BirthSteps, BirthTargets: t.BirthTargets, BirthLR: t.BirthLR,
-			PseudoShare: t.PseudoShare, Student: t.Student, StudentBound: t.StudentBound, Seed: t.Seed, Threads: t.Threads,
+			PseudoShare: t.PseudoShare, Student: t.Student, StudentBound: t.StudentBound,
+			IdleSteps: t.IdleSteps, IdleShare: t.IdleShare, FitLaw: t.FitLaw, Seed: t.Seed, Threads: t.Threads,
 		},
 		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Solver: string(sampler.DDIM), Passes: s.Passes, Anchor: AnchorConfig(s.Anchor)},
 		Decoder:     DecoderConfig{Manifest: "none"},
@@ -546,6 +553,7 @@ func (c Config) onlineConfig() online.Config {
 	o.Steps, o.LR, o.BornLR, o.LRMin, o.DecaySteps = t.Steps, t.LR, t.BornLR, t.LRMin, t.DecaySteps
 	o.Splice, o.MaxLag, o.Seed, o.Threads = t.Splice, t.MaxLag, t.Seed, t.Threads
 	o.BirthSteps, o.BirthTargets, o.BirthLR, o.PseudoShare = t.BirthSteps, t.BirthTargets, t.BirthLR, t.PseudoShare
+	o.IdleSteps, o.IdleShare, o.FitLaw = t.IdleSteps, t.IdleShare, t.FitLaw
 	o.Provider, o.Spin = c.ONNXRuntime.Provider, c.ONNXRuntime.Spin
 	s := c.samplerOptions()
 	o.Student, o.StudentBound, o.StudentLow, o.StudentHigh = t.Student, t.StudentBound, s.Low, s.High

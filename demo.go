@@ -106,6 +106,7 @@ func (d *Demo) serviceConfig(brokerAddr, dir string) Config {
 	// default takes, and the general lesson of birth is kept short for that.
 	c.Train.Steps, c.Train.BirthSteps, c.Train.BirthTargets = 6, 400, 4
 	c.Train.BornLR, c.Train.PseudoShare = 1e-3, .1
+	c.Train.IdleSteps = 0 // its people are never at rest
 	c.ONNXRuntime.Library = d.config.Library
 	return c
 }

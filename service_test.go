@@ -66,7 +66,7 @@ func standOver(t *testing.T, addr string, partitions int) *stand {
 	c.Kafka.Partitions = partitions
 	c.State.Dir = t.TempDir()
 	c.Prior = PriorConfig{Kind: "auto", Dim: testDim, Hidden: 16, Blocks: 1, Heads: 2}
-	c.Train.BirthSteps = 100
+	c.Train.BirthSteps, c.Train.IdleSteps = 100, 0
 	c.HTTP.Listen = "127.0.0.1:0"
 	s := &stand{t: t, config: c}
 	var err error

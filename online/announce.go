@@ -21,12 +21,14 @@ func (t *Trainer) announceIfDue(ctx context.Context) error {
 		}
 		return t.tell(ctx)
 	}
+	// What idle steps teach can wait for the last of them, or until they are many.
+	waited := t.awaited || t.idling() == 0
 	atRest := t.unborn() == 0 && len(t.queue) == 0 && len(t.pending) == 0 && t.record.Owed == 0 && now.Sub(t.lastEvent) >= t.cfg.Idle
 	enough := t.cfg.AnnounceSteps
 	if t.unborn() > 0 { // a newborn is twice as good after twice the steps: do not wait for many
 		enough = min(enough, max(t.cfg.FirstSteps, int(t.step)-t.untold))
 	}
-	if t.untold >= enough || now.Sub(t.lastAnnounce) >= t.cfg.AnnounceEvery || atRest {
+	if t.untold >= enough || waited && (now.Sub(t.lastAnnounce) >= t.cfg.AnnounceEvery || atRest) {
 		return t.release(ctx)
 	}
 	return nil
@@ -54,7 +56,7 @@ func (t *Trainer) release(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.number, t.untold = number, 0
+	t.number, t.untold, t.awaited = number, 0, false
 	if r.Verdict != Held {
 		cp.times, t.times = t.times.all(), newEventTimes()
 	}

@@ -33,16 +33,20 @@ const (
 // record is what the trainer itself keeps in a checkpoint. It holds no clock:
 // the same examples make the same bytes.
 type record struct {
-	Cursor   map[int32]int64 `json:"cursor"`   // next offset by partition
-	Events   int64           `json:"events"`   // consumed since birth
-	Examples int64           `json:"examples"` // targets learned from
-	Pseudo   int64           `json:"pseudo"`   // of them, pseudo-users'
-	Owed     int64           `json:"owed"`     // consumed events whose steps are still to be taken
-	Birth    int64           `json:"birth"`    // steps taken on pseudo-users alone
-	Grown    bool            `json:"grown"`    // past birth: no step on pseudo-users alone any more
-	Refused  int64           `json:"refused"`  // steps of no finite loss: part of the random streams
-	Loss     float64         `json:"loss"`
-	LossEMA  float64         `json:"loss_ema"`
+	Cursor    map[int32]int64 `json:"cursor"`     // next offset by partition
+	Events    int64           `json:"events"`     // consumed since birth
+	Examples  int64           `json:"examples"`   // targets learned from
+	Pseudo    int64           `json:"pseudo"`     // of them, pseudo-users'
+	Owed      int64           `json:"owed"`       // consumed events whose steps are still to be taken
+	Birth     int64           `json:"birth"`      // steps taken on pseudo-users alone
+	Idle      int64           `json:"idle"`       // steps taken on pseudo-users while the stream rested, in the weights
+	IdleTaken int64           `json:"idle_taken"` // and ever
+	Grown     bool            `json:"grown"`      // past birth: no step on pseudo-users alone any more
+	Refused   int64           `json:"refused"`    // steps of no finite loss: part of the random streams
+	Loss      float64         `json:"loss"`
+	LossEMA   float64         `json:"loss_ema"`
+
+	Law *Law `json:"law,omitempty"` // of pseudo-users, the last that was fitted
 
 	Student *prior.Fidelity `json:"student,omitempty"` // the student's; nil before it was measured
 

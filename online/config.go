@@ -74,6 +74,20 @@ type Config struct {
 	// pseudo-users'. Neither applies to a catalogue below MinItems.
 	PseudoShare float64
 
+	// FitLaw has the law of pseudo-users follow the stream: at 128 events, each
+	// time their number has doubled and every 50,000 events it is fitted to the
+	// windows of some random people. Else it is the default for good.
+	FitLaw bool
+
+	// IdleSteps is the number of steps on pseudo-users that are taken after birth,
+	// as its later ones are, one at a time while no event has come for Idle and all
+	// that events taught is told; their rate falls along a cosine from BornLR to
+	// LRMin. Over, an idle trainer does nothing; 0 takes none. IdleShare is the
+	// share of the time that they may take. A version is made of AnnounceSteps of
+	// them, and of the last.
+	IdleSteps int
+	IdleShare float64
+
 	// Idle is the time without events after which a partial round is taken
 	// and what is untold is announced.
 	Idle time.Duration
@@ -141,7 +155,7 @@ func DefaultConfig() Config {
 		FreshShare: .5, Splice: .2, SpliceNewest: 28, Thinned: .5, LabelDropout: .12, WindowDropout: .17,
 		TargetNewest: 28, TargetDecay: 8, LikedWeight: 4,
 		LR: 1e-3, BornLR: 3e-4, LRMin: 1e-4, Warmup: 50, DecaySteps: 2000,
-		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, BirthTargets: 32, BirthLR: 1.5e-3, PseudoShare: .25,
+		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, BirthTargets: 32, BirthLR: 1.5e-3, PseudoShare: .25, FitLaw: true, IdleSteps: 3000, IdleShare: .25,
 		Idle: 2 * time.Second, AnnounceEvery: 10 * time.Second, AnnounceSteps: 256, Keep: 5,
 		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256,
 		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, StudentLow: -1.2, StudentHigh: 1, StudentBound: .035, Seed: 1, Threads: 1,
@@ -162,7 +176,7 @@ func (c Config) Validate() error {
 		{"first_events", float64(c.FirstEvents)}, {"first_steps", float64(c.FirstSteps)},
 		{"idle", float64(c.Idle)}, {"announce_every", float64(c.AnnounceEvery)},
 		{"announce_steps", float64(c.AnnounceSteps)}, {"keep", float64(c.Keep)}, {"queue", float64(c.Queue)},
-		{"max_lag", float64(c.MaxLag)}, {"guard_patience", float64(c.GuardPatience)}, {"cpu_share", c.CPUShare}, {"threads", float64(c.Threads)},
+		{"max_lag", float64(c.MaxLag)}, {"guard_patience", float64(c.GuardPatience)}, {"cpu_share", c.CPUShare}, {"idle_share", c.IdleShare}, {"threads", float64(c.Threads)},
 	} {
 		if !(f.v > 0) { // NaN too
 			return fmt.Errorf("%s: %v is not above 0", f.name, f.v)
@@ -173,7 +187,7 @@ func (c Config) Validate() error {
 		v    float64
 	}{
 		{"fresh_share", c.FreshShare}, {"pseudo_share", c.PseudoShare}, {"splice", c.Splice}, {"thinned", c.Thinned},
-		{"label_dropout", c.LabelDropout}, {"window_dropout", c.WindowDropout}, {"cpu_share", c.CPUShare},
+		{"label_dropout", c.LabelDropout}, {"window_dropout", c.WindowDropout}, {"cpu_share", c.CPUShare}, {"idle_share", c.IdleShare},
 	} {
 		if !(f.v >= 0 && f.v <= 1) {
 			return fmt.Errorf("%s: %v is not in [0, 1]", f.name, f.v)
@@ -186,6 +200,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("lr_min: %v is not in [0, lr]", c.LRMin)
 	case c.BirthSteps < 0:
 		return fmt.Errorf("birth_steps: %d is negative", c.BirthSteps)
+	case c.IdleSteps < 0:
+		return fmt.Errorf("idle_steps: %d is negative", c.IdleSteps)
 	case c.Warmup < 0:
 		return fmt.Errorf("warmup: %d is negative", c.Warmup)
 	case c.Keep < 2: // the version before may be being loaded

@@ -436,6 +436,7 @@ const (
 	streamStudentNoise
 	streamStudentSet
 	streamCells
+	streamLaw
 )
 
 // stream returns the random source of (seed, use, step): a restart at the same

@@ -193,8 +193,8 @@ func (t *Trainer) goBack() error {
 func (t *Trainer) replaceWeights(cp *checkpoint) error {
 	t.fit(cp)
 	t.record.Undone += t.step - cp.step
-	t.record.Birth = cp.record.Birth // of the steps in the weights: the rate counts those after them
-	t.lossEMA.mean, t.untold = cp.record.LossEMA, 0
+	t.record.Birth, t.record.Idle = cp.record.Birth, cp.record.Idle // of the steps in the weights: the rate counts the others
+	t.lossEMA.mean, t.untold, t.awaited = cp.record.LossEMA, 0, false
 	t.heldOut.renew() // or a world that has changed for good would be refused for ever
 	t.close()
 	t.learner = nil

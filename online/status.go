@@ -48,8 +48,12 @@ type Status struct {
 	Events   int64 `json:"events"`   // consumed since birth of the prior
 	Examples int64 `json:"examples"` // targets learned from
 	Pseudo   int64 `json:"pseudo"`   // of them, those of pseudo-users
+	Idle     int64 `json:"idle"`     // steps taken on pseudo-users while the stream rested
 	Skipped  int64 `json:"skipped"`  // steps not taken because of the lag, since start
 	Refused  int64 `json:"refused"`  // steps of no finite loss
+
+	// Law is that of pseudo-users, nil while there are none. It is not changed.
+	Law *Law `json:"law,omitempty"`
 
 	// Usable is the share of recent events that may be targets: of a class,
 	// their item in the catalogue. Unresolved is the share of window entries

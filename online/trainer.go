@@ -108,6 +108,8 @@ type Trainer struct {
 	pending  []Example       // taken and not yet in a round
 	times    ring[time.Time] // of events in untold steps
 	untold   int             // steps since the last announcement
+	awaited  bool            // whether some of them are no idle ones
+	idleAt   time.Time       // no idle step before
 	number   int64           // highest version number in use
 	untoldCP *checkpoint     // saved, its announcement still to be made
 
@@ -196,6 +198,7 @@ func (t *Trainer) Open() (cursor map[int32]int64, err error) {
 	t.taken = maps.Clone(t.record.Cursor)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.mu.status.Law = cp.record.Law
 	t.mu.status.Step, t.mu.status.Loss, t.mu.status.LossEMA = cp.step, cp.record.Loss, cp.record.LossEMA
 	t.publishCounts()
 	return maps.Clone(t.taken), nil
@@ -323,6 +326,8 @@ func (t *Trainer) rounds(ctx context.Context) error {
 			err = t.round(ctx, len(t.pending))
 		case t.unborn() > 0:
 			err = t.birthStep(ctx)
+		case t.idleDue(now):
+			err = t.idleStep(ctx)
 		default:
 			timer.Reset(t.wait(now))
 			select {
@@ -367,9 +372,12 @@ func (t *Trainer) wait(now time.Time) time.Duration {
 	switch {
 	case t.untoldCP != nil:
 		until(t.retryAt)
-	case t.untold > 0:
+	case t.awaited, t.untold > 0 && t.idling() == 0:
 		until(t.lastEvent.Add(t.cfg.Idle))
 		until(t.lastAnnounce.Add(t.cfg.AnnounceEvery))
+	}
+	if at, ok := t.idleFrom(); ok {
+		until(at)
 	}
 	return d
 }
@@ -406,8 +414,8 @@ func (t *Trainer) settle() {
 	maps.Copy(t.record.Cursor, t.taken)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.untold == 0 && t.untoldCP == nil && t.record.Owed == 0 && t.mu.status.Announced != nil {
-		// Nothing was learned since the newest candidate: it knows these too.
+	if !t.awaited && t.untoldCP == nil && t.record.Owed == 0 && t.mu.status.Announced != nil {
+		// Nothing was learned of events since the newest candidate: it knows these too.
 		t.guard.settled = maps.Clone(t.record.Cursor)
 		t.mu.status.Announced = maps.Clone(t.record.Cursor)
 	}
@@ -419,7 +427,7 @@ func (t *Trainer) publishCounts() {
 	s := &t.mu.status
 	s.Cursor = maps.Clone(t.record.Cursor)
 	s.Events, s.Examples, s.Pseudo, s.Refused = t.record.Events, t.record.Examples, t.record.Pseudo, t.record.Refused
-	s.Usable, s.Unresolved = t.usable.mean, t.unresolved.mean
+	s.Usable, s.Unresolved, s.Idle = t.usable.mean, t.unresolved.mean, t.record.IdleTaken
 	t.waiting.Store(int64(len(t.pending)) + t.record.Owed)
 }
 
@@ -496,8 +504,8 @@ func (t *Trainer) stepWith(ctx context.Context, lr float64, draw func(*rand.Rand
 		return err
 	}
 	start := t.now()
-	if n := t.items.Len(); t.crowded() && t.drawer.crowd.outgrown(n) {
-		t.drawer.crowd = newCrowd(t.seed, n, t.items.Each)
+	if err := t.populate(); err != nil {
+		return err
 	}
 	at := t.step + t.record.Refused + t.record.Undone
 	batch, tally, err := draw(stream(t.seed, streamDraw, at))
@@ -529,6 +537,7 @@ func (t *Trainer) stepWith(ctx context.Context, lr float64, draw func(*rand.Rand
 	}
 	t.step++
 	t.untold++
+	t.awaited = true
 	t.record.Examples += int64(tally.Targets)
 	t.record.Pseudo += int64(tally.PseudoTargets)
 	end := t.now()
@@ -570,7 +579,7 @@ func (t *Trainer) noteStep(loss, lr float64, tally tally, at time.Time) {
 	s := &t.mu.status
 	s.Step, s.Untold, s.Loss, s.LossEMA, s.LR = t.step, t.untold, loss, t.lossEMA.mean, lr
 	s.Examples, s.Pseudo = t.record.Examples, t.record.Pseudo
-	s.Usable, s.Unresolved = t.usable.mean, t.unresolved.mean
+	s.Usable, s.Unresolved, s.Idle = t.usable.mean, t.unresolved.mean, t.record.IdleTaken
 	t.mu.history.push(Point{Step: t.step, Loss: loss})
 	t.mu.times.push(at)
 }
@@ -593,14 +602,14 @@ func (t *Trainer) rest(ctx context.Context, step time.Duration) error {
 
 // rate is the learning rate of the step after n: a linear warm-up, then a cosine
 // from LR to LRMin over DecaySteps, or from BornLR as far as pseudo-users have
-// been the teachers. Steps of birth do not count: what events teach is worth the
-// whole of it.
+// been the teachers. Steps on pseudo-users alone do not count: what events teach is
+// worth the whole of it.
 func (t *Trainer) rate(n int64) float64 {
 	c, born := t.cfg, 0.
 	if c.BirthSteps > 0 {
 		born = min(1, float64(t.record.Birth)/float64(c.BirthSteps))
 	}
-	return rate(max(0, n-t.record.Birth), c.Warmup, c.DecaySteps, c.LR+(c.BornLR-c.LR)*born, c.LRMin)
+	return rate(max(0, n-t.record.Birth-t.record.Idle), c.Warmup, c.DecaySteps, c.LR+(c.BornLR-c.LR)*born, c.LRMin)
 }
 
 // rate rises in a line to high over warmup steps, then falls along a cosine to

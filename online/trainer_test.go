@@ -44,7 +44,7 @@ func openRuntime(t testing.TB) {
 func quick() Config {
 	c := DefaultConfig()
 	c.FirstEvents, c.FirstSteps, c.MinItems = 64, 4, 32
-	c.BirthSteps, c.PseudoShare = 0, 0
+	c.BirthSteps, c.PseudoShare, c.IdleSteps = 0, 0, 0
 	c.Idle, c.AnnounceEvery, c.AnnounceSteps = 20*time.Millisecond, time.Hour, 1<<30
 	return c
 }

@@ -28,6 +28,7 @@ type Version struct {
 	Worse         float64   `json:"worse"`
 	WorseSE       float64   `json:"worse_stderr"`
 	From          int64     `json:"promoted_from,omitempty"`
+	Law           *Law      `json:"law,omitempty"`       // of pseudo-users, the last that was fitted
 	HeldUntil     time.Time `json:"held_until,omitzero"` // of the current one
 	MadeAt        time.Time `json:"made_at"`
 	Path          string    `json:"path"`
@@ -67,6 +68,7 @@ func List(dir string) ([]Version, error) {
 			current, held = r.Current, r.held()
 		}
 		v.Step, v.Events, v.Verdict, v.From = h.Step, r.Events, r.Verdict, r.From
+		v.Law = r.Law
 		v.HeldOut, v.HeldOutLoss, v.ReferenceLoss, v.Worse, v.WorseSE = r.HeldOut, r.HeldOutLoss, r.ReferenceLoss, r.Worse, r.WorseSE
 		if v.Current = v.Number == current; v.Current {
 			v.HeldUntil = held
@@ -121,7 +123,7 @@ func (c checkpoints) promote(number, as int64, r record, step int64, hold time.D
 	r.Current, r.Reference = as, as
 	r.Loss, r.LossEMA = old.record.Loss, old.record.LossEMA
 	r.Undone += step - old.step
-	r.Birth = old.record.Birth
+	r.Birth, r.Idle = old.record.Birth, old.record.Idle
 	if hold > 0 {
 		r.HoldUntil = now.Add(hold).Unix()
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"rebeca/online"
 	"rebeca/schemas"
 )
 
@@ -190,6 +191,10 @@ type Training struct {
 	GuidanceFit []GuidanceFit `json:"guidance_fit,omitempty"`
 	// Student is that of the newest candidate; nil without one.
 	Student *Student `json:"student,omitempty"`
+	// Examples are the targets learned from, Pseudo those of them that were of pseudo-users, whose law is Law.
+	Examples int64       `json:"examples"`
+	Pseudo   int64       `json:"pseudo_examples"`
+	Law      *online.Law `json:"pseudo_law,omitempty"` // nil while there are none
 }
 
 // GuidanceFit is the guidance that fits held-out likes best, by least squares, at a noise level: 1 where the prior knows as much as it

@@ -58,7 +58,7 @@ window: {newest: %d, liked: %d}
 dedupe: {events: %d}
 generate: {debounce: 10ms, max_wait: 50ms, max_age: %s, count: %d}
 sampler: {steps: 2}
-train: {birth_steps: 50}
+train: {birth_steps: 50, idle_steps: 0}
 http: {listen: %q}
 `, n.tree.proxy.address(), s.partitions, n.stateDir(), s.dim, s.rules.newest, s.rules.liked, s.rules.dedupe, s.maxAge, s.perEvent, n.listen)
 	switch {

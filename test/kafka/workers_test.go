@@ -36,7 +36,7 @@ type flock struct {
 func startFlock(t *testing.T) *flock {
 	t.Helper()
 	f := &flock{startBroker(t), map[string]*service{}}
-	trainer := f.member(t, "trainer", "roles: [trainer]", "train: {birth_steps: 100}")
+	trainer := f.member(t, "trainer", "roles: [trainer]", "train: {birth_steps: 100, idle_steps: 0}")
 	trainer.run(t, "topics", "create", "-c", trainer.config)
 	f.produce(t, "items", catalogue(rand.New(rand.NewPCG(1, 2))))
 	trainer.serve(t)

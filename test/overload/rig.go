@@ -85,7 +85,7 @@ func (r *rig) configure(cap int) error {
 state: {dir: %q}
 prior: {dim: %d}
 generate: {debounce: 10ms, max_wait: 50ms}
-train: {birth_steps: 50%s}
+train: {birth_steps: 50, idle_steps: 0%s}
 limits: {fold_rate: %d/s, min_free: 0}
 http: {listen: %q}
 `, r.broker, partitions, r.state(), dim, r.maxLag(), cap, r.listen)
