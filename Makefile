@@ -9,6 +9,10 @@ DURATION ?= 60s
 # How long each decoder is fuzzed.
 FUZZTIME ?= 5s
 
+# What needs diffusers uses this Python if it is set, else a virtual environment in the per-user cache, made at the first run.
+DIFFUSERS_PYTHON ?=
+DIFFUSERS_ENVIRONMENT = $(PYTHON) tools/environment.py diffusers tools/requirements-diffusers.txt
+
 .PHONY: help build demo test test-kafka test-browser test-compose test-parity chaos overload fuzz check fmt vet bench-demo bench-prior bench-fold bench-learn onnxruntime clean
 
 help: ## list the targets
@@ -34,10 +38,24 @@ test-browser: build ## drive the gallery in a headless Chromium (needs chromium)
 test-disk: onnxruntime ## run the service on a small disk until it is full (needs root, to mount a tmpfs)
 	$(GO) test -tags disk -count=1 -timeout 10m -v ./test/disk
 
-test-parity: onnxruntime ## hold the priors in full size against PyTorch (installed into the per-user cache, or see TORCH_PYTHON)
+test-parity: onnxruntime ## hold the priors in full size against PyTorch, and Stable Diffusion against diffusers (both installed into the per-user cache)
 	@python="$(TORCH_PYTHON)"; [ -n "$$python" ] || python=$$($(PYTHON) tools/bench_prior.py prepare) && \
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$$python" -B tools/parity/fixtures.py full "$$folder" && \
 	PARITY="$$folder" $(GO) test -tags parity -count=1 -timeout 10m -run ParityFull -v ./prior
+	@python="$(DIFFUSERS_PYTHON)"; [ -n "$$python" ] || python=$$($(DIFFUSERS_ENVIRONMENT)) && \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$$python" -B tools/stable_diffusion.py fixtures full "$$folder" && \
+	PARITY="$$folder" $(GO) test -tags parity -count=1 -timeout 10m -run ParityFull -v ./sampler/stablediffusion
+
+# The weights to export, as diffusers names them, and the folder for ONNX files and manifest; EXPORT has further options of the tool.
+MODEL   ?=
+ADAPTER ?=
+OUT     ?=
+EXPORT  ?=
+.PHONY: stable-diffusion
+stable-diffusion: ## export Stable Diffusion MODEL with the IP-Adapter ADAPTER to OUT, see docs/decoders.md
+	@[ -n "$(MODEL)" ] && [ -n "$(ADAPTER)" ] && [ -n "$(OUT)" ] || { echo "make stable-diffusion MODEL=... ADAPTER=... OUT=... (docs/decoders.md)"; exit 2; }
+	python="$(DIFFUSERS_PYTHON)"; [ -n "$$python" ] || python=$$($(DIFFUSERS_ENVIRONMENT)) && \
+	"$$python" -B tools/stable_diffusion.py export $(EXPORT) "$(MODEL)" "$(ADAPTER)" "$(OUT)"
 
 # make chaos ends after KILLS, or where that is empty after DURATION. SEED repeats a run as far as the machine lets it.
 KILLS ?=
@@ -58,7 +76,7 @@ fuzz: onnxruntime ## fuzz every decoder for FUZZTIME each
 
 check: test ## what has to hold before a commit: format, vet of every build tag, tests
 	$(GO) vet -tags 'kafka browser disk' ./test/... ./consumer
-	$(GO) vet -tags parity ./prior
+	$(GO) vet -tags parity ./prior ./sampler/stablediffusion
 
 fmt:
 	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); if [ -n "$$bad" ]; then echo "not formatted (run gofmt -w):"; echo "$$bad"; exit 1; fi

@@ -9,31 +9,16 @@ scaled dot product attention, the fused AdamW, the moving average with one multi
 """
 
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).with_name("requirements-bench.txt")
+import environment
 
 
 def prepare():
     """Returns the interpreter of the environment in the user's cache; installs the requirements when they have changed."""
-    if platform.system() == "Darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "rebeca" / "bench-prior"
-    python, mark = folder / "bin" / "python", folder / "requirements.txt"
-    wanted = REQUIREMENTS.read_text()
-    if not (python.exists() and mark.exists() and mark.read_text() == wanted):
-        say = {"stdout": sys.stderr, "check": True}
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], **say)
-        subprocess.run([str(python), "-m", "pip", "install", "--disable-pip-version-check", "-r", str(REQUIREMENTS)], **say)
-        mark.write_text(wanted)
-    return python
+    return environment.prepare("bench-prior", Path(__file__).with_name("requirements-bench.txt"))
 
 
 def define():

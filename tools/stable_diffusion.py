@@ -1,7 +1,8 @@
 """Stable Diffusion 1.5 with IP-Adapter as the ONNX files and the manifest that rebeca decodes with (docs/decoders.md).
 
     python tools/stable_diffusion.py export MODEL ADAPTER OUT    from weights that diffusers loads; --help lists the rest
-    python tools/stable_diffusion.py fixtures small|full OUT     from random weights, with the pictures that diffusers makes of them
+    python tools/stable_diffusion.py fixtures SIZE OUT           from random weights, with the pictures that diffusers makes of them;
+                                                                 small (testdata), full (all levels), real (14 GB of memory, minutes)
     python tools/stable_diffusion.py cost                        parameters and FLOPs of the real size, without any weights
 
 The graphs take and give float32 alone. Their inputs and outputs have fixed names, which sampler/stablediffusion lists; shapes are fixed
@@ -229,12 +230,13 @@ def export_command(a):
 
 # --- Random weights ----------------------------------------------------------------------------------------------------------------
 
+# Of Stable Diffusion 1.5, but for the text encoder and the safety checker, whose depth does not matter here.
 REAL = dict(
     unet=dict(block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, norm_num_groups=32, attention_head_dim=8),
     vae=dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32), cross=768, dim=1024, side=512, words=77,
-    text=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12), vocab=49408,
-    vision=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=224, patch_size=14),
-    concepts=768,
+    text=dict(hidden_size=768, intermediate_size=64, num_hidden_layers=1, num_attention_heads=12), vocab=4,
+    vision=dict(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4, image_size=224, patch_size=14),
+    concepts=32,
 )
 SIZES = {
     "small": dict(
@@ -403,10 +405,10 @@ def fixtures(size_name, out):
     torch.manual_seed(15)
     pipe = make_pipeline(size)
     checker, pipe.safety_checker = pipe.safety_checker, None  # judged below, once there is something to judge
-    cases, pictures = [], []
-    for number, case in enumerate(CASES):
+    cases, pictures, few = [], [], size is REAL  # minutes each, of one or two steps
+    for number, case in enumerate(CASES if not few else [c for c in CASES if c[2] <= 2 and c[0] != "dpm++2m of 1 step"]):
         image, embedding = None, torch.randn(size["dim"])
-        if number == 0:
+        if number == 0 and not few:
             from PIL import Image
 
             image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8))
@@ -415,9 +417,11 @@ def fixtures(size_name, out):
         noise, picture, record = draw(pipe, side, case, embedding, image)
         pictures.append(picture)
         cases.append({**record, "embedding": flat(embedding), "noise": flat(noise), "image": flat(picture)})
-    pipe.safety_checker, pipe.scheduler = checker, make_scheduler("pndm", {})
-    for case, concern, withheld in zip(cases, *judge(pipe, pictures)):
-        case.update(concern=concern, withheld=bool(withheld))
+    pipe.scheduler = make_scheduler("pndm", {})
+    if not few:
+        pipe.safety_checker = checker
+        for case, concern, withheld in zip(cases, *judge(pipe, pictures)):
+            case.update(concern=concern, withheld=bool(withheld))
     out.mkdir(parents=True, exist_ok=True)
     ids, states = empty_prompt(pipe)
     (out / "references.json").write_text(json.dumps({"text_states": flat(states), "cases": cases}, separators=(",", ":")) + "\n")
@@ -431,13 +435,16 @@ def fixtures(size_name, out):
 def cost():
     """Parameters and FLOPs (a multiplication and an addition are two) of each part, from the classes, on no device."""
     from torch.utils.flop_counter import FlopCounterMode
+    from transformers import CLIPVisionConfig, CLIPVisionModel
 
     with torch.device("meta"):
         unet, vae = make_unet(REAL), make_vae(REAL)
-        text, words = torch.empty(1, REAL["words"], REAL["cross"]), REAL["words"] + 4
+        tower = CLIPVisionModel(CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14))
+        text = torch.empty(1, REAL["words"] + 4, REAL["cross"])  # the image tokens beside it
         counts = {}
         for name, module, run in [
             ("U-Net, one row", unet, lambda: unet(torch.empty(1, 4, 64, 64), torch.empty(1), text)),
+            ("safety checker, ViT-L/14", tower, lambda: tower(torch.empty(1, 3, 224, 224))),
             ("VAE decoder", vae.decoder, lambda: vae.decoder(torch.empty(1, 4, 64, 64))),
         ]:
             with FlopCounterMode(display=False) as counter, torch.no_grad():
