@@ -243,7 +243,8 @@ type AnchorConfig struct {
 }
 
 // DecoderConfig names the decoder: none (default), shapes (the controlled
-// world's), or the path of a manifest.
+// world's), or the path of a manifest, of one network or of Stable Diffusion
+// (docs/decoders.md).
 type DecoderConfig struct {
 	Manifest string `yaml:"manifest"`
 }

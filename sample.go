@@ -24,8 +24,9 @@ type Sampled struct {
 
 // SampleUser makes n images for a user from a state and the newest checkpoint
 // beside it, without Kafka. A user without feedback gets population taste.
-// The same state, checkpoint and seed give the same images.
-func SampleUser(ctx context.Context, c Config, t *table.Table, user string, n int, seed uint64, log *slog.Logger) ([]Sampled, error) {
+// The same state, checkpoint and seed give the same images. progress, if not
+// nil, is told how far decoding is.
+func SampleUser(ctx context.Context, c Config, t *table.Table, user string, n int, seed uint64, progress func(done, total int), log *slog.Logger) ([]Sampled, error) {
 	cp, ok, err := online.Newest(c.priorDir(), log)
 	if err != nil {
 		return nil, err
@@ -59,7 +60,7 @@ func SampleUser(ctx context.Context, c Config, t *table.Table, user string, n in
 	if err != nil {
 		return nil, fmt.Errorf("sampling for %q: %w", user, err)
 	}
-	out, err := decoded(ctx, d, jobs, embeddings)
+	out, err := decoded(ctx, d, jobs, embeddings, progress)
 	if err != nil {
 		return nil, fmt.Errorf("decoding for %q: %w", user, err)
 	}
@@ -81,7 +82,7 @@ func sampleJobs(job sampler.Job, n int, seed uint64) []sampler.Job {
 
 // decoded puts the embeddings of jobs together with their pictures, of which
 // there are none where d is nil.
-func decoded(ctx context.Context, d *sampler.Decoder, jobs []sampler.Job, embeddings [][]float32) ([]Sampled, error) {
+func decoded(ctx context.Context, d *sampler.Decoder, jobs []sampler.Job, embeddings [][]float32, progress func(done, total int)) ([]Sampled, error) {
 	out := make([]Sampled, len(jobs))
 	for i, j := range jobs {
 		out[i] = Sampled{Seed: j.Seed, Embedding: embeddings[i]}
@@ -93,7 +94,7 @@ func decoded(ctx context.Context, d *sampler.Decoder, jobs []sampler.Job, embedd
 	for i, j := range jobs {
 		seeds[i] = j.Seed
 	}
-	images, err := d.Decode(ctx, embeddings, seeds, nil)
+	images, err := d.Decode(ctx, embeddings, seeds, progress)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ type PriorSample struct {
 	// for the simulation, which knows none.
 	Guidance float64
 	Progress func(done, total int) // of Ancestral's timesteps; nil for none
+	Decoding func(done, total int) // of the decoder's passes; nil for none
 }
 
 // SamplePrior draws from a checkpoint alone, such as an imported one, without a
@@ -72,7 +73,7 @@ func SamplePrior(ctx context.Context, c Config, p PriorSample) ([]Sampled, error
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.Checkpoint, err)
 	}
-	out, err := decoded(ctx, d, jobs, embeddings)
+	out, err := decoded(ctx, d, jobs, embeddings, p.Decoding)
 	if err != nil {
 		return nil, fmt.Errorf("decoding samples of %s: %w", p.Checkpoint, err)
 	}

@@ -729,7 +729,7 @@ func (s *stand) sample(user string) ([]Sampled, error) {
 		return nil, err
 	}
 	defer tb.Close()
-	return SampleUser(s.t.Context(), s.config, tb, user, 4, 7, slog.New(slog.DiscardHandler))
+	return SampleUser(s.t.Context(), s.config, tb, user, 4, 7, nil, slog.New(slog.DiscardHandler))
 }
 
 // TestRolesApart runs worker and trainer as two processes would, each with its

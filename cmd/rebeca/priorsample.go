@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,21 +61,41 @@ tastes of nobody in particular (for a user of a state see ` + "`rebeca sample`" 
 		if err := c.OpenRuntime(); err != nil {
 			return err
 		}
-		var m *meter.Meter
-		p.Progress = func(done, total int) {
-			if m == nil {
-				m = meter.New(cmd.ErrOrStderr(), "timesteps", int64(total))
-			}
-			m.Set(int64(done))
-		}
+		var sampled, decoded func()
+		p.Progress, sampled = watch(cmd.ErrOrStderr(), "timesteps", 0)
+		p.Decoding, decoded = watch(cmd.ErrOrStderr(), "decoding", slow)
 		samples, err := rebeca.SamplePrior(cmd.Context(), c, p)
-		if m != nil {
-			m.Done()
-		}
+		sampled()
+		decoded()
 		if err != nil {
 			return err
 		}
 		return writeSamples(*out, samples)
 	}
 	return cmd
+}
+
+// slow is how long work is watched for before it is worth a meter: a decoder may take milliseconds or minutes.
+const slow = 2 * time.Second
+
+// watch returns a function that shows progress, and one that ends the display; nothing is shown where progress is told for less than after.
+func watch(w io.Writer, label string, after time.Duration) (progress func(done, total int), end func()) {
+	var m *meter.Meter
+	var start time.Time
+	progress = func(done, total int) {
+		if start.IsZero() {
+			start = time.Now()
+		}
+		if m == nil && time.Since(start) >= after {
+			m = meter.New(w, label, int64(total))
+		}
+		if m != nil {
+			m.Set(int64(done))
+		}
+	}
+	return progress, func() {
+		if m != nil {
+			m.Done()
+		}
+	}
 }

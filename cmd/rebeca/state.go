@@ -89,7 +89,9 @@ func sampleCommand() *cobra.Command {
 		if err := c.OpenRuntime(); err != nil {
 			return err
 		}
-		samples, err := rebeca.SampleUser(cmd.Context(), c, t, *user, *n, *seed, newLogger(cmd.ErrOrStderr(), slog.LevelWarn))
+		decoding, end := watch(cmd.ErrOrStderr(), "decoding", slow)
+		samples, err := rebeca.SampleUser(cmd.Context(), c, t, *user, *n, *seed, decoding, newLogger(cmd.ErrOrStderr(), slog.LevelWarn))
+		end()
 		if err != nil {
 			return err
 		}
