@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+
+	"rebeca/prior"
 )
 
 const (
@@ -225,6 +227,7 @@ func (t *Trainer) populate() error {
 		c = newCrowd(t.seed, n, t.items.Each)
 		if t.cfg.FitLaw && t.record.Law != nil {
 			c.obey(t.record.Law.law())
+			c.regions.believe(t.record.Law.Regions)
 		}
 		t.drawer.crowd = c
 		t.tellLaw()
@@ -232,16 +235,20 @@ func (t *Trainer) populate() error {
 	if !t.fitDue() {
 		return nil
 	}
-	law, people, err := t.fitCrowd(c)
+	law, seen, err := t.fitCrowd(c)
 	if err != nil {
 		return fmt.Errorf("fitting the law of pseudo-users: %w", err)
 	}
 	law = law.keptSize(c.law)
 	c.obey(law)
 	told := law.told()
-	told.Events, told.People = t.record.Events, people
+	told.Events, told.People = t.record.Events, len(seen)
+	if likes := c.likes(seen, t.items); len(likes) > 0 {
+		told.Regions = c.regions.evidence(likes)
+		c.regions.believe(told.Regions)
+	}
 	t.record.Law = &told
-	t.log.Info("law of pseudo-users fitted", "events", told.Events, "people", people, "tastes", law.tastes, "size", told.Size, "aimed", told.Aimed,
+	t.log.Info("law of pseudo-users fitted", "events", told.Events, "people", len(seen), "tastes", law.tastes, "size", told.Size, "aimed", told.Aimed,
 		"inside", told.Inside, "outside", told.Outside, "weak", law.weak, "changing", law.changing)
 	t.tellLaw()
 	return nil
@@ -259,24 +266,60 @@ func (t *Trainer) fitDue() bool {
 	return t.record.Events >= due
 }
 
-// fitCrowd fits the law to windows of random people.
-func (t *Trainer) fitCrowd(c *crowd) (law, int, error) {
+// likedOf bounds the likes of a person that say where tastes lie.
+const likedOf = 16
+
+// likes are the items of the crowd that are nearest to the likes of people who
+// have two or more.
+func (c *crowd) likes(windows [][]Entry, catalogue items) (people [][]int32) {
+	var liked []listed
+	var ends []int
+	for _, w := range windows {
+		first := len(liked)
+		for _, e := range w {
+			if e.Class != prior.StrongPositive || len(liked) == first+likedOf {
+				continue
+			}
+			if x, ok := catalogue.Get(e.ItemID); ok {
+				liked = append(liked, listed{e.ItemID, x})
+			}
+		}
+		if len(liked) < first+2 {
+			liked = liked[:first]
+			continue
+		}
+		ends = append(ends, len(liked))
+	}
+	if len(ends) == 0 {
+		return nil
+	}
+	at, first := nearest(liked, embeddings(c.items)), 0
+	for _, end := range ends {
+		people = append(people, at[first:end])
+		first = end
+	}
+	return people
+}
+
+// fitCrowd fits the law to the windows of random people, which it returns.
+func (t *Trainer) fitCrowd(c *crowd) (law, [][]Entry, error) {
 	rng := stream(t.seed, streamLaw, t.record.Events)
 	s := newSurvey(rng, c.items)
 	var seen []glimpse
+	var windows [][]Entry
 	var have lengths
 	n := t.people.UserCount()
 	for range min(fitPeople, n) {
 		u, ok, err := t.people.User(t.people.UserAt(rng.IntN(n)))
 		if err != nil {
-			return law{}, 0, err
+			return law{}, nil, err
 		}
 		if g := s.glimpse(u.Window, t.items); ok && len(g.items) > 0 {
-			seen = append(seen, g)
+			seen, windows = append(seen, g), append(windows, u.Window)
 			have.add(u)
 		}
 	}
-	return have.shape(fitLaw(rng, s, seen)), len(seen), nil
+	return have.shape(fitLaw(rng, s, seen)), windows, nil
 }
 
 // sameSize is how much both ends of the range of sizes may move, in logarithms,

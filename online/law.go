@@ -10,10 +10,10 @@ type Law struct {
 	Events int64 `json:"events"` // consumed when it was fitted; 0: it is the default
 	People int   `json:"people"` // whose windows it was fitted to
 
-	Tastes int        `json:"tastes"` // a person has 1 to so many, evenly
-	Size   [2]float64 `json:"size"`   // of a taste, log-uniform, as a share of the catalogue
-	Cells  float64    `json:"cells"`  // share of people whose tastes are cells of a partition, not balls
-	Aimed  [2]float64 `json:"aimed"`  // share of impressions of a taste
+	Tastes  int        `json:"tastes"`  // a person has 1 to so many, evenly
+	Size    [2]float64 `json:"size"`    // of a taste, log-uniform, as a share of the catalogue
+	Regions []float64  `json:"regions"` // what likes say of where tastes come from, in logarithms: balls, then each partition
+	Aimed   [2]float64 `json:"aimed"`   // share of impressions of a taste
 
 	Inside  [2]float64 `json:"inside"`  // P(like) of a strong answer to an item of a taste
 	Outside [2]float64 `json:"outside"` // and to another
@@ -33,7 +33,7 @@ type Law struct {
 // told is w as it is kept.
 func (w law) told() Law {
 	return Law{
-		Tastes: w.tastes, Size: w.size.ends(), Cells: w.cells, Aimed: w.aimed.ends(), Inside: w.inside.ends(), Outside: w.outside.ends(),
+		Tastes: w.tastes, Size: w.size.ends(), Aimed: w.aimed.ends(), Inside: w.inside.ends(), Outside: w.outside.ends(),
 		Weak: w.weak, WeakInside: w.weakInside.ends(), WeakOutside: w.weakOutside.ends(),
 		Changing: w.changing, Partly: w.partly, Hazard: w.hazard.ends(), Long: w.long, Past: w.past.ends(),
 	}
@@ -43,7 +43,7 @@ func (w law) told() Law {
 func (k Law) law() law {
 	between := func(ends [2]float64) span { return span{ends[0], ends[1]} }
 	return law{
-		tastes: k.Tastes, size: between(k.Size), cells: k.Cells, aimed: between(k.Aimed), inside: between(k.Inside), outside: between(k.Outside),
+		tastes: k.Tastes, size: between(k.Size), aimed: between(k.Aimed), inside: between(k.Inside), outside: between(k.Outside),
 		weak: k.Weak, weakInside: between(k.WeakInside), weakOutside: between(k.WeakOutside),
 		changing: k.Changing, partly: k.Partly, hazard: between(k.Hazard), long: k.Long, past: between(k.Past),
 	}

@@ -32,9 +32,8 @@ func (s span) logUniform(rng *rand.Rand) float64 {
 // taste and sometimes what does not; some of them answer weakly, which says
 // less; some change.
 type law struct {
-	tastes int     // 1 to tastes, evenly
-	size   span    // of a region, log-uniform, as a share of the catalogue
-	cells  float64 // share of people whose tastes are cells
+	tastes int  // 1 to tastes, evenly
+	size   span // of a region, log-uniform, as a share of the catalogue
 
 	aimed           span // share of impressions of a taste
 	inside, outside span // P(like) of a strong answer, in a taste and elsewhere
@@ -56,9 +55,9 @@ type law struct {
 
 func defaultLaw() law {
 	return law{
-		tastes: 5, size: span{.0025, .1}, cells: .5, aimed: span{.2, .9}, inside: span{.7, .99}, outside: span{.01, .12},
+		tastes: 5, size: span{.0025, .1}, aimed: span{.2, .9}, inside: span{.7, .99}, outside: span{.01, .12},
 		weak: .25, weakInside: span{.4, .95}, weakOutside: span{.05, .4},
-		changing: .5, partly: .3, hazard: span{1. / 100, 1. / 8},
+		changing: .25, partly: .3, hazard: span{1. / 200, 1. / 16},
 		long: .6, past: span{3, 200},
 	}
 }
@@ -121,7 +120,7 @@ func (w law) habits(rng *rand.Rand) habits {
 
 // draw returns a random pseudo-user.
 func (c *crowd) draw(rng *rand.Rand) person {
-	p := person{crowd: c, kin: c.regions.kin(rng, c.law.cells), habits: c.law.habits(rng)}
+	p := person{crowd: c, kin: c.regions.kin(rng), habits: c.law.habits(rng)}
 	p.tastes = make([][]int32, 1+rng.IntN(c.law.tastes))
 	for i := range p.tastes {
 		p.tastes[i] = p.kin.draw(rng)

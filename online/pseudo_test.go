@@ -99,8 +99,8 @@ func TestPseudoUsersChange(t *testing.T) {
 	s := plain(1000)
 	for _, changing := range []float64{0, 1} {
 		c := newCrowd(1, s.Len(), s.Each)
-		c.law.tastes, c.law.cells, c.law.aimed, c.law.inside = 1, 0, span{1, 1}, span{1, 1}
-		c.regions.size = span{.02, .02}
+		c.law.tastes, c.law.aimed, c.law.inside = 1, span{1, 1}, span{1, 1}
+		c.regions.size, c.regions.weights = span{.02, .02}, ballsOnly()
 		c.law.weak, c.law.long, c.law.partly, c.law.changing, c.law.hazard = 0, 1, 0, changing, span{.2, .2}
 		// 20 nearest neighbours of 1000 standard normal points: most pairs of balls have nothing in common.
 		inOne := func(entries []Entry) bool {
@@ -389,7 +389,10 @@ func TestPartitionsCutTheCatalogue(t *testing.T) {
 func TestTastesOfCellsDoNotOverlap(t *testing.T) {
 	s := plain(1000)
 	c := newCrowd(1, s.Len(), s.Each)
-	c.law.cells = 1
+	c.regions.weights = slices.Clone(ballsOnly())
+	for i := range c.regions.weights {
+		c.regions.weights[i] = float64(i)
+	}
 	rng := stream(6, streamDraw, 0)
 	for range 200 {
 		p := c.draw(rng)
@@ -401,4 +404,13 @@ func TestTastesOfCellsDoNotOverlap(t *testing.T) {
 			}
 		}
 	}
+}
+
+// ballsOnly are running weights of which the balls have all.
+func ballsOnly() []float64 {
+	w := make([]float64, 1+crowdPartitions)
+	for i := range w {
+		w[i] = 1
+	}
+	return w
 }
