@@ -195,6 +195,7 @@ func startFromLikes(b *prior.Batch, room int) {
 // examine holds the student against its teacher on a fixed set of windows and notes in it what came of it, for the candidate that is
 // about to be saved: with what is not near enough nobody samples. A student that cannot be measured is not near.
 func (t *Trainer) examine() error {
+	t.record.Student = nil // of the candidate before
 	m, ok := t.learner.(master)
 	if !t.cfg.Student || !ok || t.cfg.Distances == nil {
 		return nil

@@ -201,3 +201,42 @@ func TestStartFromLikes(t *testing.T) {
 		t.Errorf("contexts %v", b.Contexts)
 	}
 }
+
+// TestPromotedWithItsStudent: an earlier version comes back with its own student and what was said of that; without the option its student
+// goes with the next candidate.
+func TestPromotedWithItsStudent(t *testing.T) {
+	w, dir := newClusters(1, 3, 60), t.TempDir()
+	distances := [3]float64{.1, .1, .1}
+	cfg := schooling(func(*prior.State, []prior.Context) ([3]float64, error) { return distances, nil })
+	s := newStation(t, cfg, w, dir)
+	d := s.Drive()
+	if err := d.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.learnAll(d, w.events(128, 9))
+	first, before := s.last(), s.taught()
+	distances = [3]float64{.9, .9, .9}
+	s.learnAll(d, w.events(128, 9))
+	d.Close()
+	v, err := Promote(dir, first.Number, 0, s.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Metrics["student_passes"] != 1 || v.Metrics["student_distance_1"] != first.Metrics["student_distance_1"] {
+		t.Errorf("promoted with %v", v.Metrics)
+	}
+	cfg.Student = false
+	s = newStation(t, cfg, w, dir)
+	d = s.Drive()
+	defer d.Close()
+	if err := d.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.taught(); s.last().Number != v.Number || !reflect.DeepEqual(st.Student, before.Student) {
+		t.Errorf("version %d in use, its student is another", s.last().Number)
+	}
+	s.learnAll(d, w.events(128, 9))
+	if _, ok := s.last().Metrics["student_passes"]; ok || s.taught().Student != nil {
+		t.Errorf("the next is announced with %v", s.last().Metrics)
+	}
+}

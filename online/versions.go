@@ -123,7 +123,7 @@ func (c checkpoints) promote(number, as int64, r record, step int64, hold time.D
 	r.Current, r.Reference = as, as
 	r.Loss, r.LossEMA = old.record.Loss, old.record.LossEMA
 	r.Undone += step - old.step
-	r.Birth, r.Idle = old.record.Birth, old.record.Idle
+	r.Birth, r.Idle, r.Student = old.record.Birth, old.record.Idle, old.record.Student
 	if hold > 0 {
 		r.HoldUntil = now.Add(hold).Unix()
 	}
