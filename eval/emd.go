@@ -1,6 +1,9 @@
 package eval
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // wasserstein is W2², the squared 2-Wasserstein distance between the uniform distributions over two samples of any sizes, exactly: the
 // least cost Σ f_ij |a_i - b_j|² over flows f ≥ 0 with Σ_j f_ij = 1/len(a) and Σ_i f_ij = 1/len(b). The published figures are of this
@@ -11,6 +14,7 @@ func wasserstein(a, b [][]float32) float64 {
 	}
 	g := gcd(len(a), len(b))
 	f := newFlow(a, b, len(b)/g, len(a)/g)
+	f.appraise()
 	for j := range b {
 		f.ship(j)
 	}
@@ -71,6 +75,34 @@ func newFlow(columns, rows [][]float32, room, supply int) *flow {
 		f.survey(c)
 	}
 	return f
+}
+
+// appraise finds prices at which about as many rows as fit want each column, by ascent of the dual problem: any prices are a valid
+// start, but from good ones most rows find room where they want to go, and the searches for the others are short.
+func (f *flow) appraise() {
+	const rounds = 100
+	want := make([]float64, len(f.price))
+	rate := 0.
+	for j := range f.cost {
+		rate += slices.Min(f.cost[j]) / float64(len(f.cost))
+	}
+	share := float64(len(f.price)) / float64(len(f.cost)) // of a column that a row fills
+	for k := range rounds {
+		clear(want)
+		for _, costs := range f.cost {
+			at, least := 0, math.Inf(1)
+			for c, x := range costs {
+				if d := x - f.price[c]; d < least {
+					at, least = c, d
+				}
+			}
+			want[at] += share
+		}
+		step := .2 * rate / (1 + float64(k)/5) // in the distance of a row to its nearest column
+		for c, w := range want {
+			f.price[c] += step * (1 - min(w, 3)) // a column that everybody wants is not made dear at once
+		}
+	}
 }
 
 // survey finds the least costs of moving something out of column c.

@@ -26,6 +26,9 @@ type PaperOptions struct {
 	Repetitions int    // of protocol A
 	Floors      int    // draws of real likes that the floor of W2² is the mean of
 	Steps       int    // of the sampler at guidance 1
+	// Distances takes W2² of everybody, the marks too; else of the prior at guidance 1 and of its floor. At the published size one of
+	// random items takes minutes.
+	Distances bool
 
 	Progress io.Writer    // nil shows nothing
 	Logger   *slog.Logger // nil discards
@@ -68,6 +71,7 @@ type experiment struct {
 	subject []Subject   // after the pass
 	rebeca  *Rebeca
 	report  *PaperReport
+	floors  []float64 // W2² of real likes, by person
 }
 
 // Paper plays the paper's controlled experiment (arXiv 2502.18477): what four people rated is learned in one pass by the service's own
@@ -101,7 +105,10 @@ func Paper(ctx context.Context, worlds *Worlds, recipe Recipe, o PaperOptions) (
 	}
 	defer func() { err = errors.Join(err, x.rebeca.Close()) }()
 	x.report.spend("prepare", time.Since(started))
-	if err := x.learn(ctx, h); err != nil {
+	g, inner := errgroup.WithContext(ctx) // a step runs on one core: the floors, of real likes alone, are found beside it
+	g.Go(func() error { return x.floor(inner) })
+	g.Go(func() error { return x.learn(inner, h) })
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	start := time.Now()
@@ -231,8 +238,9 @@ func (x *experiment) favourite(person int) shapes.Taste {
 
 // giver answers for a person with n embeddings.
 type giver struct {
-	name string
-	give func(person, n int, rng *rand.Rand) ([][]float32, error)
+	name     string
+	give     func(person, n int, rng *rand.Rand) ([][]float32, error)
+	distance bool // W2² is to be found
 }
 
 // givers are those that the protocols compare: the prior as it is, the prior as the service samples, and the marks.
@@ -258,20 +266,20 @@ func (x *experiment) givers(ctx context.Context) []giver {
 		}
 	}
 	return []giver{
-		{"rebeca_g1", prior(plain)},
-		{"rebeca", prior(x.rebeca.recipe.Sampler)},
+		{"rebeca_g1", prior(plain), true},
+		{"rebeca", prior(x.rebeca.recipe.Sampler), x.o.Distances},
 		{"real", func(person, n int, rng *rand.Rand) ([][]float32, error) {
 			return x.world.fresh(x.world.Mixture(&x.world.People[person]), n, rng), nil
-		}},
-		{"cell", of(func(p int) []int { return x.world.ItemsOf[x.world.People[p].Liked[0]] })},
-		{"random", of(func(int) []int { return x.everything() })},
+		}, x.o.Distances},
+		{"cell", of(func(p int) []int { return x.world.ItemsOf[x.world.People[p].Liked[0]] }), x.o.Distances},
+		{"random", of(func(int) []int { return x.everything() }), x.o.Distances},
 		{"mean", func(person, n int, _ *rand.Rand) (out [][]float32, err error) {
 			m := x.mean(person)
 			for range n {
 				out = append(out, m)
 			}
 			return out, nil
-		}},
+		}, true},
 	}
 }
 

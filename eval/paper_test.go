@@ -17,7 +17,7 @@ import (
 // The setting of a test: direction can be seen, no figure is a promise.
 func shortPaper() PaperOptions {
 	o := DefaultPaperOptions()
-	o.Items, o.Samples, o.Repetitions, o.Floors, o.Steps = 600, 50, 5, 1, 8
+	o.Items, o.Samples, o.Repetitions, o.Floors, o.Steps, o.Distances = 600, 50, 5, 1, 8, true
 	return o
 }
 
@@ -38,6 +38,10 @@ func TestPaperDirection(t *testing.T) {
 	}
 	if cell := got.row(got.B, "cell", -1, 1).P; cell < .9 {
 		t.Errorf("the favourite alone has P %.3f", cell)
+	}
+	// What has learned nothing gives the mean, at .25; random items have about .3.
+	if p, random := got.row(got.B, "rebeca", -1, 1).P, got.row(got.B, "random", -1, 1).P; p < random+.08 {
+		t.Errorf("rebeca has P %.3f, random items %.3f", p, random)
 	}
 	if _, err := json.Marshal(got); err != nil { // NaN cannot be written
 		t.Error(err)

@@ -261,8 +261,11 @@ func (r *PaperReport) sheets() (out []sheet) {
 			if p == len(r.People) {
 				p = -1
 			}
-			d := r.distance(name[0], p)
-			l.Cells = append(l.Cells, fmt.Sprintf("%.3f (%.2f×)", d.W2, d.Ratio))
+			if d := r.distance(name[0], p); d.W2 > 0 {
+				l.Cells = append(l.Cells, fmt.Sprintf("%.3f (%.2f×)", d.W2, d.Ratio))
+			} else {
+				l.Cells = append(l.Cells, "–")
+			}
 		}
 		w.Lines = append(w.Lines, l)
 	}

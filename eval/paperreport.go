@@ -59,9 +59,9 @@ type PaperRow struct {
 type PaperDistance struct {
 	Of     string  `json:"of"`
 	Person int     `json:"person"`
-	W2     float64 `json:"w2"`
-	Floor  float64 `json:"floor"` // of as many real likes
-	Ratio  float64 `json:"ratio"` // to the floor
+	W2     float64 `json:"w2,omitempty"` // 0: not found, see PaperOptions.Distances
+	Floor  float64 `json:"floor"`        // of as many real likes
+	Ratio  float64 `json:"ratio,omitempty"`
 	Cell   float64 `json:"cell"`  // share of samples whose nearest item is of the favourite
 }
 
@@ -154,7 +154,7 @@ func (r *PaperReport) gather(x *experiment, givers []giver, scores []personScore
 		}
 		all := PaperDistance{Of: g.name, Person: -1}
 		for p, s := range scores {
-			d := PaperDistance{Of: g.name, Person: p, W2: s.w2[gi], Floor: s.floor, Ratio: s.w2[gi] / s.floor, Cell: s.cell[gi]}
+			d := PaperDistance{Of: g.name, Person: p, W2: s.w2[gi], Floor: x.floors[p], Ratio: s.w2[gi] / x.floors[p], Cell: s.cell[gi]}
 			r.W2 = append(r.W2, d)
 			all.W2, all.Floor, all.Ratio, all.Cell = all.W2+d.W2/people, all.Floor+d.Floor/people, all.Ratio+d.Ratio/people, all.Cell+d.Cell/people
 		}
@@ -269,8 +269,11 @@ func (r *PaperReport) Table(w io.Writer) error {
 			if p == len(r.People) {
 				p = -1
 			}
-			d := r.distance(name[0], p)
-			fmt.Fprintf(&b, " %7.3f %5.2fx", d.W2, d.Ratio)
+			if d := r.distance(name[0], p); d.W2 > 0 {
+				fmt.Fprintf(&b, " %7.3f %5.2fx", d.W2, d.Ratio)
+			} else {
+				fmt.Fprintf(&b, " %14s", "-")
+			}
 		}
 		b.WriteByte('\n')
 	}

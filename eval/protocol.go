@@ -21,9 +21,8 @@ type hits struct{ P, R float64 }
 type personScores struct {
 	a     [][][]hits // [giver][k][repetition]
 	b     [][]hits   // [giver][k]
-	w2    []float64  // [giver]; of the mean it is the variance of the likes
+	w2    []float64  // [giver]; of the mean it is the variance of the likes; 0 where it was not to be found
 	cell  []float64  // [giver]: share of samples whose nearest item is of the favourite
-	floor float64    // W2² of as many real likes
 	likes int        // rows liked, test rows too
 	tests int        // test rows
 	hit   int        // and those liked
@@ -31,12 +30,8 @@ type personScores struct {
 
 // person scores all givers for one person.
 func (x *experiment) person(ctx context.Context, p int, givers []giver) (s personScores, err error) {
-	all := x.likes(p, true, true)
-	s.likes = len(all)
-	likes := make([][]float32, len(all))
-	for i, item := range all {
-		likes[i] = x.world.Items[item]
-	}
+	likes := x.embeddings(x.likes(p, true, true))
+	s.likes = len(likes)
 	test := x.testRows(p)
 	s.tests = len(test.items)
 	for _, liked := range test.liked {
@@ -44,7 +39,7 @@ func (x *experiment) person(ctx context.Context, p int, givers []giver) (s perso
 			s.hit++
 		}
 	}
-	for gi, g := range givers {
+	for _, g := range givers {
 		if err := ctx.Err(); err != nil {
 			return s, err
 		}
@@ -66,26 +61,41 @@ func (x *experiment) person(ctx context.Context, p int, givers []giver) (s perso
 		if g.name == "mean" {
 			samples = samples[:1] // a thousand copies of a point are one point
 		}
-		s.w2 = append(s.w2, wasserstein(samples, likes))
-		if gi == 0 {
-			s.floor = x.floor(p, likes)
+		w2 := 0.
+		if g.distance {
+			w2 = wasserstein(samples, likes)
 		}
+		s.w2 = append(s.w2, w2)
 	}
 	return s, nil
 }
 
-// floor is the mean W2² of real likes against all likes: what a faithful sampler of as many samples scores.
-func (x *experiment) floor(p int, likes [][]float32) float64 {
-	sum := 0.
-	for i := range x.o.Floors {
-		rng := random(x.o.Seed^hash("floor"), useTruth, p*x.o.Floors+i)
-		var some [][]float32
-		for _, k := range rng.Perm(len(likes))[:min(x.o.Samples, len(likes))] {
-			some = append(some, likes[k])
+// floor finds the mean W2² of real likes against all likes of everybody: what a faithful sampler of as many samples scores.
+func (x *experiment) floor(ctx context.Context) error {
+	x.floors = make([]float64, len(x.world.People))
+	for p := range x.floors {
+		likes := x.embeddings(x.likes(p, true, true))
+		for i := range x.o.Floors {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			rng := random(x.o.Seed^hash("floor"), useTruth, p*x.o.Floors+i)
+			var some [][]float32
+			for _, k := range rng.Perm(len(likes))[:min(x.o.Samples, len(likes))] {
+				some = append(some, likes[k])
+			}
+			x.floors[p] += wasserstein(some, likes) / float64(x.o.Floors)
 		}
-		sum += wasserstein(some, likes)
 	}
-	return sum / float64(x.o.Floors)
+	return nil
+}
+
+// embeddings are those of items.
+func (x *experiment) embeddings(items []int) (out [][]float32) {
+	for _, i := range items {
+		out = append(out, x.world.Items[i])
+	}
+	return out
 }
 
 // inCell is the share of samples whose nearest item, by Euclidean distance, is of the person's favourite.

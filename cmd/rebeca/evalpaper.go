@@ -26,6 +26,7 @@ fresh real likes score. --report writes a page with pictures, all in one file.`,
 	f.IntVar(&o.Samples, "samples", o.Samples, "samples a person of protocol B and of W2²")
 	f.IntVar(&o.Repetitions, "repetitions", o.Repetitions, "of protocol A")
 	f.IntVar(&o.Steps, "steps", o.Steps, "steps of the sampler at guidance 1")
+	f.BoolVar(&o.Distances, "distances", false, "find W2² of everybody, the marks too; minutes each at the published size")
 	report := f.String("report", "", "write a page to this file (.html)")
 	shared := newEvalFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
