@@ -62,7 +62,7 @@ type PaperDistance struct {
 	W2     float64 `json:"w2,omitempty"` // 0: not found, see PaperOptions.Distances
 	Floor  float64 `json:"floor"`        // of as many real likes
 	Ratio  float64 `json:"ratio,omitempty"`
-	Cell   float64 `json:"cell"`  // share of samples whose nearest item is of the favourite
+	Cell   float64 `json:"cell"` // share of samples whose nearest item is of the favourite
 }
 
 // PaperTarget is a figure with a bound.
