@@ -46,19 +46,3 @@ func (l *learner) feed(partition int32) handler {
 		return l.trainer.Push(ctx, examples)
 	}
 }
-
-// people adapts the table to the trainer's [online.Source].
-type people struct{ *table.Table }
-
-// User implements [online.Source].
-func (p people) User(id string) (online.User, bool, error) {
-	row, ok, err := p.Table.User(id)
-	u := online.User{Events: row.Events, Window: make([]online.Entry, len(row.Window))}
-	for i, e := range row.Window {
-		u.Window[i] = online.Entry{ItemID: e.ItemID, Class: e.Class, Offset: e.Offset, EventHash: e.EventHash, Older: e.Older}
-	}
-	return u, ok, err
-}
-
-// Catalogue implements [online.Source].
-func (p people) Catalogue() online.Catalogue { return p.Table.Catalogue() }

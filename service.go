@@ -18,6 +18,7 @@ import (
 	"rebeca/eval/shapes"
 	"rebeca/internal/ort"
 	"rebeca/online"
+	"rebeca/online/people"
 	"rebeca/sampler"
 	"rebeca/schemas"
 	"rebeca/table"
@@ -309,7 +310,7 @@ func (s *Service) compose() error {
 		oc.Behind = s.unlearned
 		oc.Room = func() error { return s.guard.room(0) }
 		oc.Busy = func() bool { l := s.lag(); return l.Fold != nil && *l.Fold > busyLag }
-		s.trainer = online.New(oc, c.priorConfig(), people{s.table}, c.priorDir(), s.announce, s.log, s.options.Registry)
+		s.trainer = online.New(oc, c.priorConfig(), people.Table{Table: s.table}, c.priorDir(), s.announce, s.log, s.options.Registry)
 		if s.follower != nil {
 			s.fit = newGuidanceFit(s.trainer.HeldOut, s.options.Registry, s.log)
 			s.follower.use = func(p *loadedPrior) {

@@ -10,6 +10,7 @@ import (
 
 	"rebeca/internal/meter"
 	"rebeca/online"
+	"rebeca/online/people"
 	"rebeca/prior"
 	"rebeca/table"
 )
@@ -96,6 +97,8 @@ func Loop(ctx context.Context, w *World, recipe Recipe, o LoopOptions) (report *
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
+	world := *w // the caller's stays as it is
+	w = &world
 	w.Shape.Events = max(w.Shape.Events, o.Start)
 	l := &loop{o: o, world: w, recipe: recipe, stream: w.Stream(), report: &LoopReport{
 		World: w.Shape, Seed: w.Seed, Start: o.Start, Each: o.Each, Catalogue: o.Catalogue, Everything: o.Everything,
@@ -107,7 +110,7 @@ func Loop(ctx context.Context, w *World, recipe Recipe, o LoopOptions) (report *
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.house.close()) }()
-	l.source = &generated{people: people{l.house.Table}, made: map[string][]float32{}, targets: o.Everything}
+	l.source = &generated{Table: people.Table{Table: l.house.Table}, made: map[string][]float32{}, targets: o.Everything}
 	if l.rebeca, err = newRebecaOf(recipe, l.house, l.source, o.Logger); err != nil {
 		return nil, err
 	}
@@ -248,7 +251,7 @@ func (l *loop) score(ctx context.Context, round int, liked float64) error {
 // generated is a table whose users' windows also hold what was made for them, as the service's own memory of it has it. With targets
 // it passes that off as items of the catalogue: what a trainer without the rule would learn from.
 type generated struct {
-	people
+	people.Table
 	made    map[string][]float32 // by id
 	targets bool
 }
@@ -258,15 +261,15 @@ func (g *generated) Resolve(user, item string) ([]float32, bool) {
 	if x, ok := g.made[item]; ok {
 		return x, true
 	}
-	return g.people.Resolve(user, item)
+	return g.Table.Resolve(user, item)
 }
 
 // Catalogue implements [online.Source].
 func (g *generated) Catalogue() online.Catalogue {
 	if !g.targets {
-		return g.people.Catalogue()
+		return g.Table.Catalogue()
 	}
-	return passedOff{g.Table.Catalogue(), g}
+	return passedOff{g.Table.Table.Catalogue(), g}
 }
 
 type passedOff struct {

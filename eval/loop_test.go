@@ -13,9 +13,15 @@ func closed(t *testing.T, catalogue float64, everything bool) *LoopReport {
 	w := small(t, "demo", nil)
 	o := DefaultLoopOptions()
 	o.Start, o.Rounds, o.Each, o.Asked, o.Samples, o.Catalogue, o.Everything = 320, 2, 4, 8, 8, catalogue, everything
+	before := w.Shape
+	before.Events = 100 // fewer than the start
+	w.Shape = before
 	got, err := Loop(context.Background(), w, quick(w), o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if w.Shape != before || got.World.Events != o.Start {
+		t.Errorf("the caller's world has become %+v, the loop played %+v", w.Shape, got.World)
 	}
 	return got
 }

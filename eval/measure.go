@@ -143,7 +143,7 @@ func (y *yardstick) person(s *Subject, t *truth, samples [][]float32) Measures {
 	if _, ok := m["cov"]; !ok {
 		m["cov"] = 0
 	}
-	m["w2"] = transport(samples, t.likes[:len(samples)]) / (y.scale * y.scale * float64(y.world.Dim))
+	m["w2"] = wasserstein(samples, t.likes[:len(samples)]) / (y.scale * y.scale * float64(y.world.Dim))
 	m["diversity"] = spread(samples) / y.taste
 	if likes := s.Likes(); len(likes) > 0 {
 		for k, x := range samples {

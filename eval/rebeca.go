@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rebeca/online"
+	"rebeca/online/people"
 	"rebeca/prior"
 	"rebeca/sampler"
 	"rebeca/schemas"
@@ -31,7 +32,7 @@ type Rebeca struct {
 
 // newRebeca makes the service's trainer over a table.
 func newRebeca(r Recipe, h *house, log *slog.Logger) (*Rebeca, error) {
-	return newRebecaOf(r, h, people{h.Table}, log)
+	return newRebecaOf(r, h, people.Table{Table: h.Table}, log)
 }
 
 // newRebecaOf is newRebeca over what stands for the table.

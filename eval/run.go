@@ -129,7 +129,7 @@ func (r *run) play(ctx context.Context) error {
 	return nil
 }
 
-// learn plays n events: each round is folded, then learned, so that windows are never ahead of what is learned of them.
+// learn plays n events, or as many as there are: each round is folded, then learned, so that windows are never ahead of what is learned of them.
 func (r *run) learn(ctx context.Context, n int, done *int, progress *meter.Meter) error {
 	for n > 0 {
 		round := make([]act, 0, r.recipe.Train.Round)
@@ -139,6 +139,9 @@ func (r *run) learn(ctx context.Context, n int, done *int, progress *meter.Meter
 				break
 			}
 			round = append(round, act{r.stream.People[e.Person].ID, e})
+		}
+		if len(round) == 0 { // the stream is over
+			break
 		}
 		start := time.Now()
 		if err := r.predict(round, *done); err != nil {

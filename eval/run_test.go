@@ -3,9 +3,14 @@ package eval
 import (
 	"context"
 	"encoding/json"
+	"io"
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
+	"time"
+
+	"rebeca/internal/meter"
 )
 
 // play runs a world and returns the report, and its JSON without the seconds.
@@ -83,6 +88,35 @@ func TestWorldsAreLearned(t *testing.T) {
 				t.Errorf("likes are predicted with loss %v of %d events, without the window %v", known, n, blind)
 			}
 		})
+	}
+}
+
+// TestStreamThatEndsEarly asks for more events than there are.
+func TestStreamThatEndsEarly(t *testing.T) {
+	openRuntime(t)
+	w := small(t, "hard", func(s *Shape) { s.Tastes, s.Events = 12, 70 })
+	h, err := openHouse(w, DefaultRecipe(w.Dim).Window)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	r := &run{world: w, recipe: quick(w), stream: w.Stream(), house: h, report: newReport(w, quick(w))}
+	if r.rebeca, err = newRebeca(r.recipe, h, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	defer r.rebeca.Close()
+	done := 0
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- r.learn(ctx, 500, &done, meter.New(io.Discard, "", 500)) }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		t.Fatal("learning goes on after the end of the stream")
+	}
+	if err != nil || done != 70 {
+		t.Errorf("%d of 70 events learned: %v", done, err)
 	}
 }
 

@@ -282,20 +282,17 @@ func (c checkpoints) prune(keep int, pinned ...int64) {
 		c.log.Warn("old checkpoints stay", "err", err)
 		return
 	}
-	versions, withheld := 0, 0
-	wanted := spaced(files)
+	var versions, withheld []named
 	for _, f := range slices.Backward(files) {
-		n := &versions
-		limit := keep
-		if h, err := prior.LoadHeader(f.path); err == nil { // a damaged one goes by its age
-			if r, err := decodeRecord(f.number, h.Meta); err == nil && !r.Verdict.announced() {
-				n, limit = &withheld, keepWithheld
-			}
+		if c.isVersion(f) {
+			versions = append(versions, f)
+		} else {
+			withheld = append(withheld, f)
 		}
-		if *n++; *n <= limit || slices.Contains(pinned, f.number) {
-			continue
-		}
-		if i := slices.Index(wanted, f.number); i >= 0 && n == &versions {
+	}
+	kept := slices.Concat(pinned, spaced(versions))
+	for _, f := range slices.Concat(versions[min(keep, len(versions)):], withheld[min(keepWithheld, len(withheld)):]) {
+		if slices.Contains(kept, f.number) {
 			continue
 		}
 		if err := os.Remove(f.path); err != nil {
@@ -304,17 +301,29 @@ func (c checkpoints) prune(keep int, pinned ...int64) {
 	}
 }
 
-// spaced are the numbers of files that are kept for their age: of each power of
-// spacing the last two multiples, or what is there just below them.
-func spaced(files []named) []int64 {
+// isVersion says whether a file is of a version that was announced. A damaged
+// one goes by its age as such.
+func (c checkpoints) isVersion(f named) bool {
+	h, err := prior.LoadHeader(f.path)
+	if err != nil {
+		return true
+	}
+	r, err := decodeRecord(f.number, h.Meta)
+	return err != nil || r.Verdict.announced()
+}
+
+// spaced are the numbers of versions, the newest first, that are kept for their
+// age: of each power of spacing the last two multiples, or what is there just
+// below them.
+func spaced(versions []named) []int64 {
 	var out []int64
-	if len(files) == 0 {
+	if len(versions) == 0 {
 		return nil
 	}
-	last := files[len(files)-1].number
+	last := versions[0].number
 	for step := int64(spacing); step <= last; step *= spacing {
 		for _, at := range []int64{last / step * step, last/step*step - step} {
-			for _, f := range slices.Backward(files) {
+			for _, f := range versions {
 				if f.number <= at {
 					out = append(out, f.number)
 					break

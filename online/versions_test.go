@@ -289,15 +289,18 @@ func TestKept(t *testing.T) {
 	}
 	for n := int64(1); n <= 150; n++ {
 		verdict, pinned := Guarded, n
-		if n > 140 {
+		switch {
+		case n > 140:
 			verdict, pinned = Refused, 139
+		case n == 128: // at an age that is kept: the version below it stands there
+			verdict, pinned = Refused, 127
 		}
 		if _, err := store.save(st, n, record{Verdict: verdict, Current: pinned, Reference: pinned}); err != nil {
 			t.Fatal(err)
 		}
 		store.prune(3, pinned, 131)
 	}
-	if got, want := numbers(), []int64{64, 128, 131, 136, 138, 139, 140, 148, 149, 150}; !slices.Equal(got, want) {
+	if got, want := numbers(), []int64{64, 127, 131, 136, 138, 139, 140, 148, 149, 150}; !slices.Equal(got, want) {
 		t.Errorf("kept %v, want %v", got, want)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "151-0123456789ab.safetensors"), []byte("no"), 0o600); err != nil {

@@ -15,6 +15,7 @@ import (
 	"rebeca/internal/figures"
 	"rebeca/internal/ort"
 	"rebeca/online"
+	"rebeca/online/people"
 	"rebeca/prior"
 	"rebeca/sampler"
 	"rebeca/schemas"
@@ -191,22 +192,6 @@ func (c *crowd) fold(n int, who func(i int) int) ([]online.Example, error) {
 	return examples, nil
 }
 
-// source adapts the table to the trainer.
-type source struct{ *table.Table }
-
-// User implements [online.Source].
-func (s source) User(id string) (online.User, bool, error) {
-	row, ok, err := s.Table.User(id)
-	u := online.User{Events: row.Events, Window: make([]online.Entry, len(row.Window))}
-	for i, e := range row.Window {
-		u.Window[i] = online.Entry{ItemID: e.ItemID, Class: e.Class, Offset: e.Offset, EventHash: e.EventHash, Older: e.Older}
-	}
-	return u, ok, err
-}
-
-// Catalogue implements [online.Source].
-func (s source) Catalogue() online.Catalogue { return s.Table.Catalogue() }
-
 // learn takes training rounds over the table, then reads, encodes and samples by what was learned.
 func (c *crowd) learn(ctx context.Context, dir string, o options, got figures.Figures) (err error) {
 	cfg, shape, rules := online.DefaultConfig(), prior.DefaultConfig(dim), table.DefaultRules()
@@ -214,7 +199,7 @@ func (c *crowd) learn(ctx context.Context, dir string, o options, got figures.Fi
 	shape.MaxTokens = rules.Newest + rules.Liked
 	var last schemas.PriorVersion
 	announced := func(_ context.Context, v schemas.PriorVersion) error { last = v; return nil }
-	trainer := online.New(cfg, shape, source{c.Table}, dir, announced, slog.New(slog.DiscardHandler), nil)
+	trainer := online.New(cfg, shape, people.Table{Table: c.Table}, dir, announced, slog.New(slog.DiscardHandler), nil)
 	if _, err := trainer.Open(); err != nil {
 		return err
 	}
