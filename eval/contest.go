@@ -72,7 +72,7 @@ func competes(name string) bool { return name != "real" && !strings.HasPrefix(na
 // cost says what a contestant's learning took, examples of events and of pseudo-users apart; nothing for those who learn nothing.
 func (r *Report) cost(name string) (examples, pseudo, seconds string) {
 	spent, parts := r.Spent, []string{"birth", "learn", "rest"}
-	if name != "rebeca" {
+	if name != "rebeca" && name != "rebeca_noise" && name != "rebeca_g1" && name != "population" { // all of one prior
 		at := slices.IndexFunc(r.Rivals, func(s RivalSpent) bool { return s.Of == name })
 		if at < 0 {
 			return "-", "-", "-"

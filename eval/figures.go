@@ -8,20 +8,20 @@ import (
 )
 
 // Figures are the summaries of equal runs with different seeds as one flat set of numbers: the mean over seeds by
-// when_group_contestant_measure, and as ..._range the largest minus the smallest of what the service scored.
+// when_group_contestant_measure, of all contestants at the end and of the summary's at the other times, and as ..._range the largest minus the smallest of what the service scored.
 func Figures(reports []*Report) map[string]float64 {
 	seen := map[string][]float64{}
 	add := func(name string, v float64) { seen[name] = append(seen[name], v) }
 	for _, r := range reports {
-		for i, row := range r.Rows {
-			if i > 0 && row.When == r.Rows[i-1].When && row.Group == r.Rows[i-1].Group {
-				continue
-			}
-			for _, c := range columns {
-				if v, ok := r.figure(row.When, row.Group, c); ok {
-					add(fmt.Sprintf("%s_%s_%s_%s", row.When, row.Group, c.of, c.measure), v)
+		for _, row := range r.Rows {
+			for name, v := range row.Measures {
+				if figured(row, name) {
+					add(fmt.Sprintf("%s_%s_%s_%s", row.When, row.Group, row.Of, name), v)
 				}
 			}
+		}
+		for _, rival := range r.Rivals {
+			add(rival.Of+"_examples", float64(rival.Examples))
 		}
 		for part, s := range r.Seconds {
 			add(part+"_s", s)
@@ -45,4 +45,11 @@ func Figures(reports []*Report) map[string]float64 {
 		}
 	}
 	return out
+}
+
+// figured says whether a measure of a row is one of the figures.
+func figured(row Row, measure string) bool {
+	return slices.ContainsFunc(columns, func(c column) bool {
+		return c.measure == measure && (c.of == row.Of || c.of == "rebeca" && row.When == "all")
+	})
 }

@@ -123,7 +123,7 @@ func RunFiles(ctx context.Context, rec *Recording, recipe Recipe, o FileOptions)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.rebeca.Close()) }()
-	p.rivals = append([]Contestant{p.rebeca, plain{p.rebeca}, population{p.rebeca}}, controls(&w, &yardstick{world: &w, scale: deviation(w.Items)})...)
+	p.rivals = append([]Contestant{p.rebeca, unsharpened(p.rebeca), population{p.rebeca}}, controls(&w, &yardstick{world: &w, scale: deviation(w.Items)})...)
 	p.report.spend("prepare", time.Since(started))
 	if err := p.play(ctx, acts); err != nil {
 		return nil, err

@@ -18,6 +18,13 @@ type yardstick struct {
 	near  float64 // mean distance of a fresh item to the nearest of the catalogue
 	taste float64 // mean distance of two items of one taste
 	scale float64 // standard deviation of the catalogue over all dimensions
+
+	// Fresh items by taste, in two parts: what people truly like is drawn from the one, what marks and oracles show from the other. Of one
+	// pool both would hold the same items now and then, and a floor of W2² would be too low.
+	truth, shown [][]int
+	// inner are those shown whose nearest item of the catalogue is of their own taste, as [yardstick.person] counts it; where tastes touch
+	// others are not.
+	inner [][]int
 }
 
 // probes bounds the items that the units of distance are taken from.
@@ -43,7 +50,23 @@ func newYardstick(w *World) (*yardstick, error) {
 		}
 	}
 	y.taste, y.scale = mean(pairs), deviation(w.Items)
+	y.part()
 	return y, nil
+}
+
+// part divides the fresh items of every taste; of an odd one what is liked gets more.
+func (y *yardstick) part() {
+	for t, of := range y.world.FreshOf {
+		half := (len(of) + 1) / 2
+		y.truth, y.shown = append(y.truth, of[:half]), append(y.shown, of[half:])
+		var inner []int
+		for _, i := range of[half:] {
+			if at, _ := y.items.nearest(y.world.Fresh[i]); at >= 0 && y.world.Cells[at] == t {
+				inner = append(inner, i)
+			}
+		}
+		y.inner = append(y.inner, inner)
+	}
 }
 
 // truth is what a person truly likes.
@@ -52,11 +75,11 @@ type truth struct {
 	likes   [][]float32 // fresh ones
 }
 
-// fresh draws n real likes of p that are in no catalogue.
-func (w *World) fresh(mixture []float64, n int, rng *rand.Rand) (out [][]float32) {
+// fresh draws n real likes that are in no catalogue, from some of the fresh items by taste; of a taste without any, items of the catalogue.
+func (w *World) fresh(some [][]int, mixture []float64, n int, rng *rand.Rand) (out [][]float32) {
 	for range n {
 		t := choose(mixture, rng)
-		if of := w.FreshOf[t]; len(of) > 0 {
+		if of := some[t]; len(of) > 0 {
 			out = append(out, w.Fresh[of[rng.IntN(len(of))]])
 		} else {
 			of := w.ItemsOf[t]
@@ -72,7 +95,7 @@ func (y *yardstick) truths(g group) []truth {
 	for i := range out {
 		rng := random(y.world.Seed^hash(g.name), useTruth, i)
 		m := y.world.Mixture(&g.subjects[i].Person)
-		out[i] = truth{m, y.world.fresh(m, g.samples, rng)}
+		out[i] = truth{m, y.world.fresh(y.truth, m, g.samples, rng)}
 	}
 	return out
 }

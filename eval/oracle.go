@@ -11,19 +11,39 @@ import (
 )
 
 // An oracle knows the world's law and each person's own rates, and of a person's tastes what the window tells: the posterior over sets
-// of liked tastes, exactly. What it shows are fresh items, so it is what a learner could reach at best.
+// of liked tastes, exactly. What it shows are fresh items. How it chooses says what it is a mark of, see [aim].
 //
 // A set S of s tastes has the likelihood Π_k∈S w_k times what does not depend on S, with w_k the product over the window's entries of
 // P(shown, answer | k liked, s) / P(shown, answer | nothing liked). So sums over sets are elementary symmetric polynomials of w, which
 // take T·s steps (Kulesza & Taskar 2012, section 5.2.1).
 type oracle struct {
-	world *World
-	name  string
-	best  bool // show the likeliest taste alone, in place of a draw of the posterior: the most precision that the window allows
+	*yardstick
+	aim aim
+}
+
+// aim is what an oracle shows of what it knows.
+type aim string
+
+const (
+	// faithful draws tastes of the posterior and of each what the person would like, accidents too: the mark of the distances, of total
+	// variation and of W2². It is no ceiling of precision: who sharpens is above it, and where tastes touch a good draw can count as a miss.
+	faithful aim = "oracle"
+	// sharpened draws tastes of the posterior, and only items that the yardstick counts to them: nobody covers as much at its precision.
+	sharpened aim = "oracle_sharp"
+	// surest shows such items of the one likeliest taste: its precision is that taste's probability, the most that the window allows.
+	surest aim = "oracle_best"
+)
+
+// oracles are one of each aim.
+func (y *yardstick) oracles() (out []Contestant) {
+	for _, a := range []aim{faithful, sharpened, surest} {
+		out = append(out, oracle{y, a})
+	}
+	return out
 }
 
 // Name implements [Contestant].
-func (o oracle) Name() string { return o.name }
+func (o oracle) Name() string { return string(o.aim) }
 
 // Sample implements [Contestant].
 func (o oracle) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
@@ -32,18 +52,23 @@ func (o oracle) Sample(ctx context.Context, subjects []Subject, n int, seed uint
 	}
 	out := make([][][]float32, len(subjects))
 	for i := range subjects {
-		rng := random(seed^hash(o.name), useOracle, i)
+		rng := random(seed^hash(o.Name()), useOracle, i)
 		b := subjects[i].posterior
-		if o.best {
-			only := make([]float64, o.world.Shape.Tastes)
-			only[likeliest(b.marginals())] = 1
-			out[i] = o.world.fresh(only, n, rng)
-			continue
-		}
+		best := likeliest(b.marginals())
 		for range n {
-			p := subjects[i].Person
-			p.Liked = b.draw(rng)
-			out[i] = append(out[i], o.world.fresh(o.world.Mixture(&p), 1, rng)...)
+			some, only := o.inner, make([]float64, o.world.Shape.Tastes)
+			switch o.aim {
+			case surest:
+				only[best] = 1
+			case sharpened:
+				liked := b.draw(rng)
+				only[liked[rng.IntN(len(liked))]] = 1
+			default:
+				p := subjects[i].Person
+				p.Liked = b.draw(rng)
+				some, only = o.shown, o.world.Mixture(&p)
+			}
+			out[i] = append(out[i], o.world.fresh(some, only, 1, rng)...)
 		}
 	}
 	return out, nil
@@ -306,7 +331,7 @@ func likeliest(m []float64) (at int) {
 }
 
 // real shows what the person truly likes: fresh items of the true mixture. It is the mark that every measure has to be read against.
-type real struct{ world *World }
+type real struct{ *yardstick }
 
 // Name implements [Contestant].
 func (r real) Name() string { return "real" }
@@ -315,7 +340,7 @@ func (r real) Name() string { return "real" }
 func (r real) Sample(_ context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
 	out := make([][][]float32, len(subjects))
 	for i := range subjects {
-		out[i] = r.world.fresh(r.world.Mixture(&subjects[i].Person), n, random(seed^hash("real"), useOracle, i))
+		out[i] = r.world.fresh(r.shown, r.world.Mixture(&subjects[i].Person), n, random(seed^hash("real"), useOracle, i))
 	}
 	return out, nil
 }

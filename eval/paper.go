@@ -269,7 +269,7 @@ func (x *experiment) givers(ctx context.Context) []giver {
 		{"rebeca_g1", prior(plain), true},
 		{"rebeca", prior(x.rebeca.recipe.Sampler), x.o.Distances},
 		{"real", func(person, n int, rng *rand.Rand) ([][]float32, error) {
-			return x.world.fresh(x.world.Mixture(&x.world.People[person]), n, rng), nil
+			return x.world.fresh(x.world.FreshOf, x.world.Mixture(&x.world.People[person]), n, rng), nil
 		}, x.o.Distances},
 		{"cell", of(func(p int) []int { return x.world.ItemsOf[x.world.People[p].Liked[0]] }), x.o.Distances},
 		{"random", of(func(int) []int { return x.everything() }), x.o.Distances},

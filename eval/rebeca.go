@@ -188,19 +188,6 @@ func drawAll(ctx context.Context, m *prior.Model, draw Draw, each []sampler.Job,
 	return out, g.Wait()
 }
 
-// plain is the same prior without sharpening and from noise.
-type plain struct{ *Rebeca }
-
-// Name implements [Contestant].
-func (p plain) Name() string { return "rebeca_g1" }
-
-// Sample implements [Contestant]: guidance 1, no start from a like.
-func (p plain) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
-	o := p.recipe.Sampler
-	o.Guidance, o.Anchor, o.Passes = 1, sampler.Anchor{}, sampler.ByTeacher
-	return p.sample(ctx, subjects, n, seed, o)
-}
-
 // byPasses is the same version with so many passes of its student, or by the teacher.
 type byPasses struct {
 	*Rebeca
@@ -247,6 +234,20 @@ func (w way) Name() string { return w.Way.Name }
 // Sample implements [Contestant].
 func (w way) Sample(ctx context.Context, subjects []Subject, n int, seed uint64) ([][][]float32, error) {
 	return w.Rebeca.draw(ctx, subjects, n, seed, w.Way.Draw)
+}
+
+// unsharpened samples at guidance 1 and from noise: what the prior says by itself.
+func unsharpened(c *Rebeca) Contestant {
+	o := c.recipe.Sampler
+	o.Guidance, o.Anchor, o.Passes = 1, sampler.Anchor{}, sampler.ByTeacher
+	return way{c, Way{"rebeca_g1", few(o)}}
+}
+
+// unanchored samples as shipped, but from noise and not from likes of the window: as rivals without a window have to.
+func unanchored(c *Rebeca) Contestant {
+	o := c.recipe.Sampler
+	o.Anchor = sampler.Anchor{}
+	return way{c, Way{"rebeca_noise", few(o)}}
 }
 
 // population is the same prior without windows: what it would give anybody.

@@ -45,11 +45,12 @@ func (r *Report) spent(s Spent)                      { r.Spent = s }
 // column is one figure of the summary: a measure of a contestant.
 type column struct{ title, of, measure string }
 
-// columns are the summary: rebeca beside what is true, what an oracle reaches and what copying gives.
+// columns are the summary: rebeca beside what is true, what oracles reach (the ceiling of precision is that of the surest) and what copying
+// gives.
 var columns = []column{
-	{"P", "rebeca", "p"}, {"±", "rebeca", "p_se"}, {"real", "real", "p"}, {"oracle", "oracle", "p"}, {"best", "oracle_best", "p"},
-	{"copy", "jitter_0.1", "p"}, {"popul.", "population", "p"}, {"g1", "rebeca_g1", "p"},
-	{"cov", "rebeca", "cov"}, {"real", "real", "cov"}, {"oracle", "oracle", "cov"}, {"copy", "jitter_0.1", "cov"},
+	{"P", "rebeca", "p"}, {"±", "rebeca", "p_se"}, {"real", "real", "p"}, {"oracle", "oracle", "p"}, {"sharp", "oracle_sharp", "p"}, {"ceil.", "oracle_best", "p"},
+	{"resam.", "resampled", "p"}, {"copy", "jitter_0.1", "p"}, {"noise", "rebeca_noise", "p"}, {"popul.", "population", "p"}, {"g1", "rebeca_g1", "p"},
+	{"cov", "rebeca", "cov"}, {"real", "real", "cov"}, {"oracle", "oracle", "cov"}, {"sharp", "oracle_sharp", "cov"}, {"copy", "jitter_0.1", "cov"},
 	{"TV", "rebeca", "tv"}, {"real", "real", "tv"}, {"g1", "rebeca_g1", "tv"},
 	{"catal.", "rebeca", "catalogue"}, {"copy", "jitter_0.1", "catalogue"},
 	{"own", "rebeca", "own"}, {"real", "real", "own"}, {"copy", "jitter_0.1", "own"},

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -25,13 +27,15 @@ type rivals struct {
 	online  *vectors
 	all     []online.Example // the stream, for who learns it afterwards
 	offline []*vectors
-	window  *Rebeca
-	took    time.Duration // of window
+	windows []*afterwards
 }
 
 // rivalEpochs are the passes over the whole stream that learned vectors are given afterwards; the first is as many examples of events as
 // the service takes, whose birth has examples of nobody's besides.
 var rivalEpochs = []int{8, 13, 51}
+
+// windowEpochs are those that the window prior is given; 51 would take some ten times as long as the service does.
+const windowEpochs = 13
 
 func newRivals(r Recipe, h *house, o Options) (*rivals, error) {
 	v := &rivals{recipe: r, house: h, log: o.Logger, progress: o.Progress, diary: newDiary(h)}
@@ -41,14 +45,35 @@ func newRivals(r Recipe, h *house, o Options) (*rivals, error) {
 	return v, err
 }
 
+// born keeps the version that is born of the catalogue: rivals with windows begin with it too, and need not be born again.
+func (v *rivals) born(c *Rebeca) error {
+	if c.version.URI == "" {
+		return nil
+	}
+	dir := v.nursery()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("making a directory for the version that is born: %w", err)
+	}
+	file, err := os.ReadFile(c.version.URI)
+	if err != nil {
+		return fmt.Errorf("keeping the version that is born: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, filepath.Base(c.version.URI)), file, 0o644); err != nil {
+		return fmt.Errorf("keeping the version that is born: %w", err)
+	}
+	return nil
+}
+
+func (v *rivals) nursery() string { return filepath.Join(v.house.dir, "born") }
+
 // learn takes the events that the service has just learned.
 func (v *rivals) learn(events []online.Example) error {
 	v.all = append(v.all, events...)
 	return v.online.read(v.diary.write(events))
 }
 
-// study has those learn who go through the stream when it is over; seconds is what the service took for learning.
-func (v *rivals) study(ctx context.Context, seconds time.Duration) error {
+// study has those learn who go through the stream when it is over; spent, birth and whole are what the service's learning took.
+func (v *rivals) study(ctx context.Context, spent Spent, birth, whole time.Duration) error {
 	if len(v.diary.lives) == 0 {
 		return nil
 	}
@@ -60,11 +85,44 @@ func (v *rivals) study(ctx context.Context, seconds time.Duration) error {
 			return err
 		}
 	}
-	// The one row that a clock has a say in: how many steps it takes differs between equal runs.
-	if err := v.goOver(ctx, "vectors_seconds", func(l *vectors) float64 { return l.took.Seconds() / seconds.Seconds() }); err != nil {
+	// As many examples as the service takes of events and of pseudo-users together.
+	if err := v.goOver(ctx, "vectors_equal", func(l *vectors) float64 { return float64(l.spent.Examples) / float64(spent.Examples) }); err != nil {
 		return err
 	}
-	return v.windowed(ctx)
+	// The one row that a clock has a say in: how many steps it takes differs between equal runs.
+	if err := v.goOver(ctx, "vectors_seconds", func(l *vectors) float64 { return l.took.Seconds() / whole.Seconds() }); err != nil {
+		return err
+	}
+	return v.goOverWindows(ctx, spent, birth)
+}
+
+// goOverWindows has the window prior learn the finished table: as long as the service did, for more epochs after the same birth, and, never
+// born, as many examples of events as the service has of events and pseudo-users.
+func (v *rivals) goOverWindows(ctx context.Context, spent Spent, birth time.Duration) error {
+	more := v.recipe
+	batch := more.Prior.Contexts * more.Prior.Targets
+	more.Train.Steps, more.Train.Round = windowEpochs, batch
+	unborn := v.recipe
+	unborn.Train.BirthSteps, unborn.Train.PseudoShare = 0, 0
+	unborn.Train.Steps, unborn.Train.Round = max(1, int(math.Round(float64(spent.Examples)/float64(len(v.all))))), batch
+	unborn.Train.FirstSteps = max(1, unborn.Train.Steps*unborn.Train.FirstEvents/batch) // of as many epochs as the others
+	for _, way := range []struct {
+		name   string
+		recipe Recipe
+		born   bool
+	}{{"window_offline", v.recipe, true}, {fmt.Sprintf("window_%d", windowEpochs), more, true}, {"window_equal", unborn, false}} {
+		l := &afterwards{name: way.name}
+		if way.born {
+			l.took = birth
+		}
+		v.windows = append(v.windows, l)
+		start := time.Now()
+		if err := v.windowed(ctx, l, way.recipe, way.born); err != nil {
+			return fmt.Errorf("%s: %w", way.name, err)
+		}
+		l.took += time.Since(start)
+	}
+	return nil
 }
 
 // goOver trains learned vectors on the whole stream until done.
@@ -79,43 +137,53 @@ func (v *rivals) goOver(ctx context.Context, name string, done func(*vectors) fl
 	return l.study(ctx, progress, func() float64 { return done(l) })
 }
 
-// windowed trains the window prior on the finished table: as many steps as the service took, each on random people of the end.
-func (v *rivals) windowed(ctx context.Context) (err error) {
-	r, h := v.recipe, *v.house
+// windowed trains the window prior on the finished table, each step on random people of the end.
+func (v *rivals) windowed(ctx context.Context, l *afterwards, r Recipe, born bool) (err error) {
+	h := *v.house
 	r.Train.FreshShare, r.Train.MaxLag = 0, math.MaxInt64
-	h.dir = filepath.Join(h.dir, "offline") // checkpoints of its own
-	start := time.Now()
-	if v.window, err = newRebeca(r, &h, v.log); err != nil {
+	h.dir = filepath.Join(h.dir, l.name) // checkpoints of its own
+	if born {
+		if err := os.CopyFS(filepath.Join(h.dir, "prior"), os.DirFS(v.nursery())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if l.Rebeca, err = newRebeca(r, &h, v.log); err != nil {
 		return err
 	}
-	if err := v.window.Begin(ctx); err != nil {
+	if err := l.Begin(ctx); err != nil {
 		return err
 	}
-	if err := v.window.Learn(ctx, v.all); err != nil {
+	if err := l.Learn(ctx, v.all); err != nil {
 		return err
 	}
-	err = v.window.Rest(ctx)
-	v.took = time.Since(start)
-	return err
+	return l.Rest(ctx)
 }
 
 // contestants are those who can be asked now.
 func (v *rivals) contestants() (out []Contestant) {
 	out = append(out, v.online)
-	if v.window == nil {
+	if len(v.windows) == 0 {
 		return out
 	}
 	for _, l := range v.offline {
 		out = append(out, l)
 	}
-	return append(out, fitted{v.offline[len(rivalEpochs)-1], v.recipe}, afterwards{v.window})
+	out = append(out, fitted{v.offline[len(rivalEpochs)-1], v.recipe})
+	for _, l := range v.windows {
+		out = append(out, l)
+	}
+	return out
 }
 
 // afterwards is the service's own way over a stream that is over.
-type afterwards struct{ *Rebeca }
+type afterwards struct {
+	*Rebeca
+	name string
+	took time.Duration
+}
 
 // Name implements [Contestant].
-func (a afterwards) Name() string { return "window_offline" }
+func (a *afterwards) Name() string { return a.name }
 
 // RivalSpent is what a rival's learning cost.
 type RivalSpent struct {
@@ -129,9 +197,9 @@ func (v *rivals) tell(r *Report) {
 		r.Rivals = append(r.Rivals, RivalSpent{l.name, l.spent})
 		r.spend("learn_"+l.name, l.took)
 	}
-	if v.window != nil {
-		r.Rivals = append(r.Rivals, RivalSpent{afterwards{v.window}.Name(), v.window.Spent()})
-		r.spend("learn_"+afterwards{v.window}.Name(), v.took)
+	for _, l := range v.windows {
+		r.Rivals = append(r.Rivals, RivalSpent{l.name, l.Spent()})
+		r.spend("learn_"+l.name, l.took)
 	}
 }
 
@@ -140,8 +208,10 @@ func (v *rivals) close() error {
 	for _, l := range v.offline {
 		errs = append(errs, l.close())
 	}
-	if v.window != nil {
-		errs = append(errs, v.window.Close())
+	for _, l := range v.windows {
+		if l.Rebeca != nil {
+			errs = append(errs, l.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

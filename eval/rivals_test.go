@@ -13,10 +13,12 @@ func TestRivals(t *testing.T) {
 	w := small(t, "demo", nil)
 	o := glance()
 	o.Controls, o.Rivals = false, true
-	got, _ := play(t, w, quick(w), o)
-	cost := map[string]int64{}
+	recipe := quick(w)
+	recipe.Train.BirthSteps, recipe.Train.FirstSteps = 12, 6
+	got, _ := play(t, w, recipe, o)
+	cost, pseudo := map[string]int64{}, map[string]int64{}
 	for _, r := range got.Rivals {
-		cost[r.Of] = r.Examples
+		cost[r.Of], pseudo[r.Of] = r.Examples, r.Pseudo
 	}
 	events := int64(w.Shape.Events)
 	for name, passes := range map[string]int64{"vectors_8": 8, "vectors_13": 13, "vectors_51": 51} {
@@ -25,8 +27,20 @@ func TestRivals(t *testing.T) {
 			t.Errorf("%s learned %d examples of %d events", name, n, events)
 		}
 	}
-	if cost["vectors_online"] == 0 || cost["vectors_seconds"] == 0 || cost["window_offline"] == 0 {
+	if cost["vectors_online"] == 0 || cost["vectors_seconds"] == 0 {
 		t.Errorf("somebody learned nothing: %v", cost)
+	}
+	// Equal examples: of events and of pseudo-users together, up to a batch or a pass.
+	for _, name := range []string{"vectors_equal", "window_equal"} {
+		if n, all := cost[name], got.Spent.Examples; n < all-events || n > all+events || pseudo[name] != 0 {
+			t.Errorf("%s learned %d examples, %d of them of pseudo-users, the service %d", name, n, pseudo[name], all)
+		}
+	}
+	if n := cost["window_offline"] - got.Spent.Examples; n < -events || n > events || pseudo["window_offline"] == 0 {
+		t.Errorf("the window prior learned %d examples afterwards, the service %d", cost["window_offline"], got.Spent.Examples)
+	}
+	if n := cost["window_13"] - cost["window_offline"]; n < 8*events || n > 10*events { // 13 passes in the place of this recipe's 4
+		t.Errorf("13 epochs have %d examples more than 4 of %d events", n, events)
 	}
 	p := func(group, of string) float64 {
 		v, ok := got.figure("all", group, column{of: of, measure: "p"})
@@ -47,7 +61,7 @@ func TestRivals(t *testing.T) {
 	if err := got.Contest(&table); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"rebeca", "vectors_online", "vectors_fitted", "window_offline", "real"} {
+	for _, name := range []string{"rebeca", "rebeca_noise", "vectors_online", "vectors_fitted", "vectors_equal", "window_offline", "window_equal", "real"} {
 		if !strings.Contains(table.String(), "\n"+name+" ") {
 			t.Errorf("%s is not in the table:\n%s", name, &table)
 		}

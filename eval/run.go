@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"rebeca/internal/meter"
@@ -100,6 +101,11 @@ func (r *run) play(ctx context.Context) error {
 		return fmt.Errorf("birth: %w", err)
 	}
 	r.report.spend("birth", time.Since(start))
+	if r.rivals != nil {
+		if err := r.rivals.born(r.rebeca); err != nil {
+			return err
+		}
+	}
 	if err := r.ask(ctx, "before", r.visitors); err != nil {
 		return err
 	}
@@ -185,11 +191,13 @@ func (r *run) study(ctx context.Context) error {
 	if r.rivals == nil {
 		return nil
 	}
-	seconds := 0.
-	for _, part := range []string{"birth", "learn", "rest"} {
-		seconds += r.report.Seconds[part]
+	took := func(parts ...string) (d time.Duration) {
+		for _, part := range parts {
+			d += time.Duration(r.report.Seconds[part] * float64(time.Second))
+		}
+		return d
 	}
-	if err := r.rivals.study(ctx, time.Duration(seconds*float64(time.Second))); err != nil {
+	if err := r.rivals.study(ctx, r.rebeca.Spent(), took("birth"), took("birth", "learn", "rest")); err != nil {
 		return fmt.Errorf("rivals: %w", err)
 	}
 	r.rivals.tell(r.report)
@@ -233,18 +241,19 @@ func (r *run) seen() []group {
 func (r *run) ask(ctx context.Context, when string, groups []group) error {
 	start := time.Now()
 	defer func() { r.report.spend("measure", time.Since(start)) }()
-	fixed := append([]Contestant{real{r.world}, oracle{world: r.world, name: "oracle"}, oracle{world: r.world, name: "oracle_best", best: true}},
-		r.controls()...)
+	fixed := slices.Concat([]Contestant{real{r.yardstick}}, r.yardstick.oracles(), r.controls())
 	for _, g := range groups {
 		truths := r.yardstick.truths(g)
 		contestants := append([]Contestant{r.rebeca}, r.rebeca.students()...)
 		if full := g.samples >= r.o.Samples; full && (when == "before" || when == "all") {
-			contestants = append(contestants, plain{r.rebeca}, population{r.rebeca})
+			contestants = append(contestants, unsharpened(r.rebeca), population{r.rebeca}, unanchored(r.rebeca))
 			for _, w := range r.o.Ways {
 				if when == "all" {
 					contestants = append(contestants, way{r.rebeca, w})
 				}
 			}
+		} else if r.rivals != nil && when == "all" {
+			contestants = append(contestants, unanchored(r.rebeca))
 		}
 		if r.rivals != nil && when != "before" {
 			contestants = append(contestants, r.rivals.contestants()...)

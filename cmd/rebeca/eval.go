@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"rebeca/eval"
 	"rebeca/internal/figures"
@@ -32,6 +34,7 @@ same seed gives the same report, its seconds excepted.
 	f := cmd.Flags()
 	name := f.String("world", "demo", "one of "+strings.Join(eval.Names(), ", "))
 	seeds := f.UintSlice("seeds", []uint{1}, "seeds of the world, the people and the prior, one run each")
+	together := f.Int("together", 1, "seeds that run at once; each takes a core and, of the usual worlds, about a gigabyte")
 	events := f.Int("events", 0, "length of the stream (default: the world's)")
 	items := f.Int("items", 0, "size of the catalogue (default: the world's)")
 	persons := f.Int("people", 0, "number of people (default: the world's)")
@@ -73,6 +76,9 @@ same seed gives the same report, its seconds excepted.
 			return usageError{fmt.Errorf("--sabotage: %q is not none, labels or rate", *sabotage)}
 		}
 		recipe.Train.Tamper = tamper
+		if *together < 1 {
+			return usageError{fmt.Errorf("--together: %d is below 1", *together)}
+		}
 		if o.Asked < 1 || o.Samples < 1 || o.Visitors < 1 {
 			return usageError{errors.New("--asked, --samples and --newcomers need at least 1")}
 		}
@@ -86,7 +92,7 @@ same seed gives the same report, its seconds excepted.
 			return err
 		}
 		o.Progress, o.Logger = cmd.ErrOrStderr(), log
-		s := &streamRun{shape: shape, recipe: recipe, options: o, out: cmd.OutOrStdout(), all: *all, json: *shared.asJSON}
+		s := &streamRun{shape: shape, recipe: recipe, options: o, out: cmd.OutOrStdout(), all: *all, json: *shared.asJSON, together: *together}
 		if err := s.play(cmd.Context(), *seeds); err != nil {
 			return err
 		}
@@ -102,45 +108,67 @@ type streamRun struct {
 	options   eval.Options
 	out       io.Writer
 	all, json bool
+	together  int // runs at once
 
 	reports []*eval.Report
 	lines   []byte // the reports as JSON
 }
 
-// play runs every seed and prints its report.
+// play runs every seed, as many at once as together says, and prints the
+// reports in the order of the seeds. Of those under way one shows how far it is.
 func (s *streamRun) play(ctx context.Context, seeds []uint) error {
 	worlds := &eval.Worlds{Runtime: s.recipe.Runtime, Progress: s.options.Progress}
-	for _, seed := range seeds {
-		w, err := worlds.New(ctx, s.shape, uint64(seed))
-		if err != nil {
+	s.reports = make([]*eval.Report, len(seeds))
+	var shown sync.Mutex // held by the run that shows its progress
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(s.together)
+	for i, seed := range seeds {
+		g.Go(func() error {
+			o := s.options
+			if shown.TryLock() {
+				defer shown.Unlock()
+			} else {
+				o.Progress = nil
+			}
+			w, err := worlds.New(ctx, s.shape, uint64(seed))
+			if err != nil {
+				return err
+			}
+			recipe := s.recipe
+			recipe.Train.Seed = uint64(seed)
+			s.reports[i], err = eval.Run(ctx, w, recipe, o)
 			return err
-		}
-		s.recipe.Train.Seed = uint64(seed)
-		got, err := eval.Run(ctx, w, s.recipe, s.options)
-		if err != nil {
-			return err
-		}
-		line, err := json.Marshal(got)
-		if err != nil {
-			return fmt.Errorf("encoding the report: %w", err)
-		}
-		s.reports, s.lines = append(s.reports, got), append(append(s.lines, line...), '\n')
-		switch {
-		case s.json:
-			_, err = fmt.Fprintf(s.out, "%s\n", line)
-		case s.all:
-			err = got.Lines(s.out)
-		default:
-			err = got.Table(s.out)
-		}
-		if err == nil && s.options.Rivals && !s.json {
-			err = got.Contest(s.out)
-		}
-		if err != nil {
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, got := range s.reports {
+		if err := s.print(got); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *streamRun) print(got *eval.Report) error {
+	line, err := json.Marshal(got)
+	if err != nil {
+		return fmt.Errorf("encoding the report: %w", err)
+	}
+	s.lines = append(append(s.lines, line...), '\n')
+	switch {
+	case s.json:
+		_, err = fmt.Fprintf(s.out, "%s\n", line)
+	case s.all:
+		err = got.Lines(s.out)
+	default:
+		err = got.Table(s.out)
+	}
+	if err == nil && s.options.Rivals && !s.json {
+		err = got.Contest(s.out)
+	}
+	return err
 }
 
 // write keeps the reports and their means in files; an empty name is none.

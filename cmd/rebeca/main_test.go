@@ -47,6 +47,7 @@ func TestExits(t *testing.T) {
 		{"eval files --items " + images + " --events " + ratings, 1, "ratings.csv: has no column event_id"},
 		{"eval files --items " + ratings + " --events " + images, 1, "ratings.csv: has no column item_id"},
 		{"eval files --items " + images + " --events " + images, 1, "images.jsonl: line 1: missing_field"},
+		{"eval stream --together 0", 2, "--together: 0 is below 1"},
 		{"eval stream --sabotage fire", 2, "--sabotage: \"fire\""},
 		{"eval loop --world moon", 2, "--world"},
 		{"eval loop --catalogue 2", 2, "--catalogue: 2"},
