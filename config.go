@@ -210,9 +210,18 @@ type TrainConfig struct {
 	IdleSteps int     `yaml:"idle_steps"`
 	IdleShare float64 `yaml:"idle_share"`
 	// FitLaw has pseudo-users become like the people of the stream.
-	FitLaw  bool   `yaml:"fit_law"`
-	Seed    uint64 `yaml:"seed"`
-	Threads int    `yaml:"threads"` // intra-op threads of a step
+	FitLaw bool `yaml:"fit_law"`
+	// A candidate version is scored on HeldOut held-out events; with GuardEvents
+	// of them it is refused if it is worse than the version before by more than
+	// GuardTolerance of its loss plus GuardErrors standard errors. After
+	// GuardPatience refusals in a row learning goes back.
+	HeldOut        int     `yaml:"held_out"`
+	GuardEvents    int     `yaml:"guard_events"`
+	GuardTolerance float64 `yaml:"guard_tolerance"`
+	GuardErrors    float64 `yaml:"guard_errors"`
+	GuardPatience  int     `yaml:"guard_patience"`
+	Seed           uint64  `yaml:"seed"`
+	Threads        int     `yaml:"threads"` // intra-op threads of a step
 }
 
 // SamplerConfig is [sampler.Options] as written in the file.
@@ -308,6 +317,7 @@ func DefaultConfig() Config {
 			Steps: t.Steps, LR: t.LR, BornLR: t.BornLR, LRMin: t.LRMin, DecaySteps: t.DecaySteps, Splice: t.Splice,
 			MaxLag: t.MaxLag, BirthSteps: t.BirthSteps, BirthTargets: t.BirthTargets, BirthLR: t.BirthLR,
 			PseudoShare: t.PseudoShare, Student: t.Student, StudentBound: t.StudentBound,
+			HeldOut: t.HeldOut, GuardEvents: t.GuardEvents, GuardTolerance: t.GuardTolerance, GuardErrors: t.GuardErrors, GuardPatience: t.GuardPatience,
 			IdleSteps: t.IdleSteps, IdleShare: t.IdleShare, FitLaw: t.FitLaw, Seed: t.Seed, Threads: t.Threads,
 		},
 		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Solver: string(sampler.DDIM), Passes: s.Passes, Anchor: AnchorConfig(s.Anchor)},
@@ -555,6 +565,8 @@ func (c Config) onlineConfig() online.Config {
 	o.Splice, o.MaxLag, o.Seed, o.Threads = t.Splice, t.MaxLag, t.Seed, t.Threads
 	o.BirthSteps, o.BirthTargets, o.BirthLR, o.PseudoShare = t.BirthSteps, t.BirthTargets, t.BirthLR, t.PseudoShare
 	o.IdleSteps, o.IdleShare, o.FitLaw = t.IdleSteps, t.IdleShare, t.FitLaw
+	o.HeldOut, o.GuardEvents, o.GuardPatience = t.HeldOut, t.GuardEvents, t.GuardPatience
+	o.GuardTolerance, o.GuardErrors = t.GuardTolerance, t.GuardErrors
 	o.Provider, o.Spin = c.ONNXRuntime.Provider, c.ONNXRuntime.Spin
 	s := c.samplerOptions()
 	o.Student, o.StudentBound, o.StudentLow, o.StudentHigh = t.Student, t.StudentBound, s.Low, s.High

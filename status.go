@@ -34,7 +34,7 @@ func (s *Service) Status() web.Status {
 		}
 		st.Training = &web.Training{
 			Verdict: string(t.Verdict), RefusedInARow: t.RefusedInARow, HeldUntil: t.HeldUntil,
-			HeldOut: t.HeldOut, HeldOutLoss: t.HeldOutLoss, Usable: t.Usable, Unresolved: t.Unresolved,
+			HeldOut: t.HeldOut, HeldOutLoss: t.HeldOutLoss, Usable: t.Usable, FewUsable: t.FewUsable, Unresolved: t.Unresolved,
 			Examples: t.Examples, Pseudo: t.Pseudo, Law: t.Law,
 		}
 		if s.fit != nil {

@@ -120,9 +120,10 @@ type Config struct {
 	// A candidate is refused if the mean of its paired differences from the
 	// reference is above GuardTolerance of the reference's loss plus GuardErrors
 	// of its standard errors; after GuardPatience of them in a row learning goes
-	// back to the reference.
+	// back to the reference. Nothing is judged by fewer than GuardEvents held-out
+	// events.
 	GuardTolerance, GuardErrors float64
-	GuardPatience               int
+	GuardPatience, GuardEvents  int
 	// Tamper, if not nil, may spoil the batch of a step and its learning rate,
 	// after so many events: it shows the guard at work. See [FlipLabels] and
 	// [TimesRate].
@@ -158,7 +159,7 @@ func DefaultConfig() Config {
 		MinItems: 256, StatsItems: 4096, FirstEvents: 256, FirstSteps: 50, BirthSteps: 1000, BirthTargets: 32, BirthLR: 1.5e-3, PseudoShare: .25, FitLaw: true, IdleSteps: 3000, IdleShare: .25,
 		Idle: 2 * time.Second, AnnounceEvery: 10 * time.Second, AnnounceSteps: 256, Keep: 5,
 		Queue: 8192, MaxLag: 200_000, CPUShare: .5, HeldOut: 256,
-		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, StudentLow: -1.2, StudentHigh: 1, StudentBound: .035, Seed: 1, Threads: 1,
+		GuardTolerance: .01, GuardErrors: 2, GuardPatience: 3, GuardEvents: 64, StudentLow: -1.2, StudentHigh: 1, StudentBound: .035, Seed: 1, Threads: 1,
 	}
 }
 
@@ -176,7 +177,7 @@ func (c Config) Validate() error {
 		{"first_events", float64(c.FirstEvents)}, {"first_steps", float64(c.FirstSteps)},
 		{"idle", float64(c.Idle)}, {"announce_every", float64(c.AnnounceEvery)},
 		{"announce_steps", float64(c.AnnounceSteps)}, {"keep", float64(c.Keep)}, {"queue", float64(c.Queue)},
-		{"max_lag", float64(c.MaxLag)}, {"guard_patience", float64(c.GuardPatience)}, {"cpu_share", c.CPUShare}, {"idle_share", c.IdleShare}, {"threads", float64(c.Threads)},
+		{"max_lag", float64(c.MaxLag)}, {"guard_patience", float64(c.GuardPatience)}, {"guard_events", float64(c.GuardEvents)}, {"cpu_share", c.CPUShare}, {"idle_share", c.IdleShare}, {"threads", float64(c.Threads)},
 	} {
 		if !(f.v > 0) { // NaN too
 			return fmt.Errorf("%s: %v is not above 0", f.name, f.v)

@@ -14,7 +14,7 @@ const (
 	// Guarded is a version that was announced after it was held against another.
 	Guarded Verdict = "guarded"
 	// Unguarded is a version that was announced without: there was none before
-	// it, or fewer than guardEvents held-out events.
+	// it, or fewer than Config.GuardEvents held-out events.
 	Unguarded Verdict = "unguarded"
 	// Promoted is a version that an operator chose; it is announced unasked.
 	Promoted Verdict = "promoted"
@@ -27,9 +27,6 @@ const (
 
 // announced reports whether workers were to load it.
 func (v Verdict) announced() bool { return v != Refused && v != Held }
-
-// guardEvents is the number of held-out events below which nothing is judged.
-const guardEvents = 64
 
 // guard holds candidates against a reference: the newest version that did not
 // score worse than the reference before it. Were it always the version in use,
@@ -79,7 +76,7 @@ func (t *Trainer) compare() (comparison, error) {
 	if math.IsNaN(c.HeldOutLoss) || math.IsInf(c.HeldOutLoss, 0) {
 		c.HeldOutLoss, c.NotFinite = 0, true // JSON has no such numbers
 	}
-	if n < guardEvents || t.guard.ema == nil {
+	if n < t.cfg.GuardEvents || t.guard.ema == nil {
 		return c, nil
 	}
 	theirs, err := score(t.guard.ema)

@@ -100,7 +100,7 @@ func TestGuard(t *testing.T) {
 			stream64(t, d, w, after)
 			t.Logf("%d versions; refused: %d in calm, %d while spoilt, %d in all; went back %v times",
 				len(s.heard()), calmRefused, spoiltRefused, refused(), counted(t, s.metrics.returns))
-			if good.Metrics["heldout_events"] < guardEvents || good.Metrics["unguarded"] != 0 {
+			if good.Metrics["heldout_events"] < float64(cfg.GuardEvents) || good.Metrics["unguarded"] != 0 {
 				t.Errorf("the version before is unguarded: %v", good.Metrics)
 			}
 			if calmRefused > 1 {

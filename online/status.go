@@ -58,7 +58,9 @@ type Status struct {
 	// Usable is the share of recent events that may be targets: of a class,
 	// their item in the catalogue. Unresolved is the share of window entries
 	// met while drawing that have no embedding.
+	// FewUsable is true while the share is too low to go on like this.
 	Usable     float64 `json:"usable"`
+	FewUsable  bool    `json:"few_usable"`
 	Unresolved float64 `json:"unresolved"`
 
 	// Student is nil without one.

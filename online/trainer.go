@@ -120,6 +120,7 @@ type Trainer struct {
 
 	lossEMA            runningMean
 	usable, unresolved runningMean
+	fewAt              time.Time // when the last warning of few usable events was given
 
 	waiting atomic.Int64 // pending and owed events
 
@@ -401,11 +402,7 @@ func (t *Trainer) take(e Example) {
 	t.pending = append(t.pending, e)
 	t.waiting.Add(1)
 	_, inCatalogue := t.items.Get(e.ItemID)
-	usable := 0.0
-	if inCatalogue && e.Class != prior.ClassNone {
-		usable = 1
-	}
-	t.usable.add(usable, shareDecay)
+	t.noteUsable(inCatalogue && e.Class != prior.ClassNone)
 	t.metrics.events.Inc()
 }
 
@@ -572,7 +569,6 @@ func (t *Trainer) noteStep(loss, lr float64, tally tally, at time.Time) {
 	m.pseudo.Add(float64(tally.PseudoTargets))
 	m.loss.Set(loss)
 	m.lossEMA.Set(t.lossEMA.mean)
-	m.usable.Set(t.usable.mean)
 	m.unresolved.Set(t.unresolved.mean)
 	t.mu.Lock()
 	defer t.mu.Unlock()

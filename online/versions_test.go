@@ -224,7 +224,7 @@ func TestRestartAfterRefusals(t *testing.T) {
 	if err := other.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if again.last().Number != newest.record.Current || again.heldOut.len() < guardEvents {
+	if again.last().Number != newest.record.Current || again.heldOut.len() < DefaultConfig().GuardEvents {
 		t.Errorf("announced %+v, %d is in use; %d held-out events", again.last(), newest.record.Current, again.heldOut.len())
 	}
 	more := heldOutOften(w, 64, 40)

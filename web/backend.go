@@ -185,7 +185,9 @@ type Training struct {
 	HeldOutLoss   float64   `json:"heldout_loss"`
 	// Usable is the share of recent events that may be targets: of a class, their item in the catalogue. Unresolved is the
 	// share of window entries without an embedding.
+	// FewUsable is true while Usable is below .1: people rate too little of the catalogue to learn from.
 	Usable     float64 `json:"usable_share"`
+	FewUsable  bool    `json:"few_usable"`
 	Unresolved float64 `json:"unresolved_share"`
 	// GuidanceFit is of the newest version loaded here that was measured; absent before there are enough held-out likes.
 	GuidanceFit []GuidanceFit `json:"guidance_fit,omitempty"`
