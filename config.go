@@ -248,6 +248,7 @@ type SamplerConfig struct {
 type AnchorConfig struct {
 	Steps int     `yaml:"steps"` // from the entry on; 0 starts from noise
 	Level float64 `yaml:"level"` // ln(α/σ) that the entry is noised to
+	Few   float64 `yaml:"few"`   // added to Level where it is the only like; Few/(1 + (n-1)/4) where there are n
 	Decay float64 `yaml:"decay"` // the like of rank r is drawn with weight exp(-r/decay)
 }
 

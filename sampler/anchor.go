@@ -10,12 +10,16 @@ import (
 )
 
 // Anchor says how a job that knows its user's window starts: not from noise but
-// from a liked entry of the window, noised to Level. It is on the way already, so
+// from a liked entry of the window, noised to a level. It is on the way already, so
 // few evaluations are left, and where a user has one or two likes it says more of
 // them than the prior has learned to read.
 type Anchor struct {
 	Steps int     // evaluations from there on; 0: every job starts from noise
-	Level float64 // ln(alpha/sigma) of the start: the higher, the nearer samples stay to the entry
+	Level float64 // ln(alpha/sigma) of the start with many likes: the higher, the nearer samples stay to the entry
+	// Few is added to Level where the entry is the only like; with n likes it is
+	// Few/(1 + (n-1)/4). What few likes leave open the prior fills with what most
+	// people like, and that is seldom theirs.
+	Few float64
 	// Decay draws the entry among the strong positives: one of rank r in the
 	// window has weight exp(-r/Decay), older likes that of the last newest
 	// entry. So after a change of taste the old likes are soon left alone.
@@ -34,6 +38,8 @@ func (a Anchor) Validate() error {
 		return nil
 	case !(math.Abs(a.Level) <= maxAnchorLevel):
 		return fmt.Errorf("level: %v is not within -%d to %d", a.Level, maxAnchorLevel, maxAnchorLevel)
+	case !(a.Few >= 0 && a.Level+a.Few <= maxAnchorLevel):
+		return fmt.Errorf("few: %v is negative or, with level, above %d", a.Few, maxAnchorLevel)
 	case !(a.Decay > 0):
 		return fmt.Errorf("decay: %v is not above 0", a.Decay)
 	}
@@ -43,15 +49,20 @@ func (a Anchor) Validate() error {
 // anchorStream keeps the draw of an anchor apart from the noise of the seed.
 const anchorStream = 0x7265626563612f61 // "rebeca/a"
 
-// of reports whether j starts from an entry of its window, and from which:
-// a like is asked for and there is one.
-func (a Anchor) of(j Job) (item []float32, ok bool) {
+// fewLikes is the number of likes beyond the first that halves Few.
+const fewLikes = 4
+
+// of reports whether j starts from an entry of its window, from which, and at
+// which level: a like is asked for and there is one.
+func (a Anchor) of(j Job) (item []float32, level float64, ok bool) {
 	if a.Steps == 0 || j.Label != prior.StrongPositive && j.Label != prior.ClassNone {
-		return nil, false
+		return nil, 0, false
 	}
+	likes := 0.
 	weights, total, rank := make([]float64, len(j.Window)), 0., 0
 	for i, e := range j.Window {
 		if e.Class == prior.StrongPositive {
+			likes++
 			weights[i] = math.Exp(-float64(rank) / a.Decay)
 			total += weights[i]
 		}
@@ -60,7 +71,7 @@ func (a Anchor) of(j Job) (item []float32, ok bool) {
 		}
 	}
 	if !(total > 0) { // none, or all of them too far back for a float
-		return nil, false
+		return nil, 0, false
 	}
 	x := rand.New(rand.NewPCG(j.Seed, anchorStream)).Float64() * total
 	for i, w := range weights {
@@ -72,17 +83,14 @@ func (a Anchor) of(j Job) (item []float32, ok bool) {
 			break
 		}
 	}
-	return item, true
+	return item, a.Level + a.Few/(1+(likes-1)/fewLikes), true
 }
 
-// start is the time whose noise is nearest to Level.
-func (a Anchor) start(c prior.Config) int {
-	if a.Steps == 0 {
-		return 0
-	}
-	// The first time at or below Level, which falls with t; the one before it may be nearer.
-	t := 1 + sort.Search(c.Timesteps-2, func(i int) bool { return c.LogSNR(i+1) <= a.Level })
-	if t > 1 && c.LogSNR(t-1)-a.Level < a.Level-c.LogSNR(t) {
+// timeAt is the time whose noise is nearest to a level of ln(alpha/sigma).
+func timeAt(c prior.Config, level float64) int {
+	// The first time at or below the level, which falls with t; the one before it may be nearer.
+	t := 1 + sort.Search(c.Timesteps-2, func(i int) bool { return c.LogSNR(i+1) <= level })
+	if t > 1 && c.LogSNR(t-1)-level < level-c.LogSNR(t) {
 		t--
 	}
 	return t

@@ -40,7 +40,7 @@ func TestAnchorsAreDrawnByRank(t *testing.T) {
 	const n = 20000
 	counts := map[float32]float64{}
 	for seed := range uint64(n) {
-		item, ok := a.of(Job{Seed: seed, Window: window})
+		item, _, ok := a.of(Job{Seed: seed, Window: window})
 		if !ok {
 			t.Fatal("no anchor in a window with likes")
 		}
@@ -59,6 +59,28 @@ func TestAnchorsAreDrawnByRank(t *testing.T) {
 	}
 }
 
+// TestFewLikesStartHigher: what counts are the likes, wherever they are, and nothing else.
+func TestFewLikesStartHigher(t *testing.T) {
+	a := Anchor{Steps: 4, Level: -.5, Few: 1.5, Decay: 8}
+	for likes, want := range map[int]float64{1: 1, 2: .7, 5: .25, 13: -.125} {
+		items := make([][]float32, likes)
+		for i := range items {
+			items[i] = []float32{float32(i)}
+		}
+		window := liked(items...)
+		window[likes-1].Older = true
+		window = append(window, prior.Entry{Item: []float32{-1}, Class: prior.StrongNegative}, prior.Entry{Item: []float32{-2}, Class: prior.WeakPositive})
+		if _, level, ok := a.of(Job{Window: window}); !ok || math.Abs(level-want) > 1e-12 {
+			t.Errorf("%d likes start at %v, expected %v", likes, level, want)
+		}
+	}
+	for _, bad := range []Anchor{{Steps: 4, Decay: 8, Few: -1}, {Steps: 4, Decay: 8, Level: 2, Few: 1.5}, {Steps: 4, Decay: 8, Few: math.NaN()}} {
+		if bad.Validate() == nil {
+			t.Errorf("%+v is valid", bad)
+		}
+	}
+}
+
 func TestNoAnchor(t *testing.T) {
 	likes := liked([]float32{1})
 	disliked := slices.Clone(likes)
@@ -72,7 +94,7 @@ func TestNoAnchor(t *testing.T) {
 		"dislikes only":      {Anchor{Steps: 4, Decay: 8}, Job{Window: disliked}},
 		"asked for dislikes": {Anchor{Steps: 4, Decay: 8}, Job{Window: likes, Label: prior.StrongNegative}},
 	} {
-		if item, ok := c.anchor.of(c.job); ok {
+		if item, _, ok := c.anchor.of(c.job); ok {
 			t.Errorf("%s: starts from %v", name, item)
 		}
 	}

@@ -43,7 +43,7 @@ func MeasureGuidance(d Denoiser, examples []Example, logSNRs []float64, seed uin
 	}
 	var out []LeastSquares
 	for _, l := range logSNRs {
-		one, err := measureAt(d, examples, conds, Anchor{Steps: 1, Level: l}.start(d.Config()), seed)
+		one, err := measureAt(d, examples, conds, timeAt(d.Config(), l), seed)
 		if err != nil {
 			return nil, err
 		}

@@ -43,9 +43,9 @@ type Options struct {
 }
 
 // DefaultOptions are 8 steps with guidance 4 on [-1.2, 1]: 12 passes a sample, since 4 of the 8 times lie in the interval. Where there
-// is a like to start from, 4 steps from -1.
+// is a like to start from, 4 steps from -.6, with few likes from higher.
 func DefaultOptions() Options {
-	return Options{Steps: 8, Guidance: 4, Low: -1.2, High: 1, Anchor: Anchor{Steps: 4, Level: -1, Decay: 8}, Passes: AutoPasses}
+	return Options{Steps: 8, Guidance: 4, Low: -1.2, High: 1, Anchor: Anchor{Steps: 4, Level: -.6, Few: 1.4, Decay: 8}, Passes: AutoPasses}
 }
 
 // Validate names the first field that is out of range.
@@ -135,22 +135,22 @@ type start struct {
 // startsOf returns the starts of all jobs, those with more steps first: what is under way is then the head of every buffer.
 func startsOf(cfg prior.Config, o Options, jobs []Job) ([]start, error) {
 	free := times(cfg.Timesteps-1, o.Steps)
-	var short []int
-	if o.Anchor.Steps > 0 {
-		first := o.Anchor.start(cfg)
-		short = times(first, min(o.Anchor.Steps, first+1))
-	}
+	short := map[float64][]int{} // by level
 	out := make([]start, len(jobs))
 	for i, j := range jobs {
 		out[i] = start{place: i, grid: free}
-		item, ok := o.Anchor.of(j)
+		item, level, ok := o.Anchor.of(j)
 		if !ok {
 			continue
 		}
 		if len(item) != cfg.Dim {
 			return nil, fmt.Errorf("job %d: window entry of %d dimensions for a prior of %d", i, len(item), cfg.Dim)
 		}
-		out[i].item, out[i].grid = item, short
+		if short[level] == nil {
+			first := timeAt(cfg, level)
+			short[level] = times(first, min(o.Anchor.Steps, first+1))
+		}
+		out[i].item, out[i].grid = item, short[level]
 	}
 	slices.SortStableFunc(out, func(a, b start) int { return len(b.grid) - len(a.grid) })
 	return out, nil

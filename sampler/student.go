@@ -164,11 +164,11 @@ func leapAll(s Student, o Options, jobs []Job, passes int) ([][]float32, error) 
 		if guidance == 0 {
 			guidance = o.Guidance
 		}
-		if item, ok := o.Anchor.of(j); ok {
+		if item, level, ok := o.Anchor.of(j); ok {
 			if len(item) != cfg.Dim {
 				return nil, fmt.Errorf("window entry of %d dimensions for a prior of %d", len(item), cfg.Dim)
 			}
-			first = nearestNode(cfg, o.Anchor.start(cfg))
+			first = nearestNode(cfg, timeAt(cfg, level))
 			z := make([]float32, cfg.Dim)
 			stats.Normalize(z, item)
 			alpha, sigma := scales(cfg, cfg.StudentTime(first))
