@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// batchImages bounds what is sampled together: enough to fill the compiled
-	// row shapes, few enough that one batch takes some tens of milliseconds.
+	// batchImages bounds what is sampled together before batchSize has seen how
+	// long that takes.
 	batchImages = 32
 	// chunkImages bounds what one intent takes of a batch, so that a request of
 	// a thousand images does not hold back everybody else's.
@@ -72,6 +72,8 @@ type generator struct {
 	finishing sync.Mutex // held while what the pool made is completed; g.mu is taken under it
 
 	current      *loadedPrior // the generator goroutine's own
+	size         batchSize    // its own
+	conditions   *conditions  // its own
 	refreshAfter time.Time    // its own; after a failure, when vectors are looked at again
 }
 
@@ -91,7 +93,7 @@ type loadedPrior struct {
 func newGenerator(c Config, t *table.Table, p *progress, pool *decodePool, m *metrics, log *slog.Logger) *generator {
 	g := &generator{
 		config: c.Generate, sampling: c.samplerOptions(), table: t, progress: p, pool: pool,
-		metrics: m, log: log, wake: make(chan struct{}, 1), byID: map[intentID]*queued{}, opened: map[int32]bool{}, flying: map[string]bool{},
+		metrics: m, log: log, wake: make(chan struct{}, 1), conditions: newConditions(conditionBytes), byID: map[intentID]*queued{}, opened: map[int32]bool{}, flying: map[string]bool{},
 	}
 	if pool != nil {
 		pool.finish = g.finish
@@ -338,18 +340,18 @@ type chunk struct {
 	from, n int
 }
 
-// take pops what is due, at most batchImages images and chunkImages of an
+// take pops what is due, at most batchSize's images and chunkImages of an
 // intent, and marks it in flight. until is how long nothing more is due.
 func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	images, begun, room := 0, g.begun, 0
+	images, begun, room, most := 0, g.begun, 0, g.size.images()
 	if g.pool != nil {
 		room = g.pool.room()
 	}
 	until = 50 * time.Millisecond // stale vectors are looked for at this pace
 	for _, h := range []*intentHeap{&g.asked, &g.queue} {
-		for len(*h) > 0 && images < batchImages {
+		for len(*h) > 0 && images < most {
 			q := (*h)[0]
 			if wait := q.due.Sub(now); wait > 0 {
 				until = min(until, wait)
@@ -363,11 +365,11 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 				heap.Fix(h, 0)
 				continue
 			}
-			if n > batchImages-images {
+			if n > most-images {
 				if q.Count <= chunkImages {
 					return batch, until // it is made at once, next: parts of it would lie in memory
 				}
-				n = batchImages - images
+				n = most - images
 			}
 			if large {
 				begun++
@@ -436,10 +438,12 @@ func (g *generator) subjects(users []string, partitions []int32) ([]subject, err
 		g.metrics.masked.Add(float64(len(row.Window) - len(s.entries)))
 		contexts[i] = s.context
 	}
-	conds, err := g.current.model.Encode(contexts)
+	conds, encoded, err := g.conditions.encode(g.current.model, users, contexts)
 	if err != nil {
 		return nil, fmt.Errorf("encoding %d windows: %w", len(users), err)
 	}
+	g.metrics.windowsEncoded.Add(float64(encoded))
+	g.metrics.windowsReused.Add(float64(len(users) - encoded))
 	for i := range out {
 		out[i].cond = conds[i]
 	}
@@ -578,10 +582,12 @@ func (g *generator) sample(batch []chunk) ([]*sampled, error) {
 			jobs, records = append(jobs, job), append(records, rec)
 		}
 	}
+	start := time.Now()
 	embeddings, err := sampler.Sample(g.current.model, g.sampling, jobs)
 	if err != nil {
 		return nil, fmt.Errorf("sampling %d embeddings: %w", len(jobs), err)
 	}
+	g.size.took(len(jobs), time.Since(start))
 	for i := range records {
 		records[i].Embedding = embeddings[i]
 	}

@@ -15,11 +15,14 @@ import (
 type metrics struct {
 	eventsN, duplicatesN, deadN, generatedN, gapsN atomic.Uint64 // behind the counters of their names
 
-	forgotten    prometheus.Counter
-	deadletters  *prometheus.CounterVec
-	gaps         *prometheus.CounterVec
-	masked       prometheus.Counter
-	failures     prometheus.Counter
+	forgotten   prometheus.Counter
+	deadletters *prometheus.CounterVec
+	gaps        *prometheus.CounterVec
+	masked      prometheus.Counter
+	failures    prometheus.Counter
+
+	windowsEncoded, windowsReused prometheus.Counter
+
 	eventToFact  prometheus.Histogram
 	eventToImage prometheus.Histogram
 	batchSeconds prometheus.Histogram
@@ -45,11 +48,13 @@ func newMetrics(reg prometheus.Registerer, topics ...string) *metrics {
 		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rebeca_gaps_accepted_total", Help: "Gaps of the log that were passed by kafka.on_gap: record, by topic and kind.",
 		}, []string{"topic", "kind"}),
-		masked:       counter("masked_entries_total", "Window entries without an embedding, left out when a window was read."),
-		failures:     counter("generate_failures_total", "Batches that failed to generate and were tried again."),
-		eventToFact:  histogram("event_to_fact_seconds", "From a feedback event's Kafka timestamp to its fold's commit."),
-		eventToImage: histogram("event_to_image_seconds", "From the first feedback event behind an image to the broker's acknowledgement of the image."),
-		batchSeconds: histogram("generate_batch_seconds", "One batch of the generator, from reading windows to the embeddings."),
+		masked:         counter("masked_entries_total", "Window entries without an embedding, left out when a window was read."),
+		windowsEncoded: counter("windows_encoded_total", "Windows encoded by the prior."),
+		windowsReused:  counter("windows_reused_total", "Windows that the version in use had encoded before."),
+		failures:       counter("generate_failures_total", "Batches that failed to generate and were tried again."),
+		eventToFact:    histogram("event_to_fact_seconds", "From a feedback event's Kafka timestamp to its fold's commit."),
+		eventToImage:   histogram("event_to_image_seconds", "From the first feedback event behind an image to the broker's acknowledgement of the image."),
+		batchSeconds:   histogram("generate_batch_seconds", "One batch of the generator, from reading windows to the embeddings."),
 	}
 	for _, reason := range schemas.Reasons() {
 		m.deadletters.WithLabelValues(string(reason)) // so that a rate exists before the first
@@ -66,7 +71,7 @@ func newMetrics(reg prometheus.Registerer, topics ...string) *metrics {
 		counted("events_folded_total", "Feedback events folded into the table.", &m.eventsN),
 		counted("duplicates_total", "Feedback events whose event_id had been folded before.", &m.duplicatesN),
 		counted("generated_total", "Generated records acknowledged by the broker.", &m.generatedN),
-		m.forgotten, m.deadletters, m.gaps, m.masked, m.failures,
+		m.forgotten, m.deadletters, m.gaps, m.masked, m.failures, m.windowsEncoded, m.windowsReused,
 		m.eventToFact, m.eventToImage, m.batchSeconds)
 	return m
 }

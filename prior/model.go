@@ -59,6 +59,9 @@ func (d *denoiser) close() error {
 	return d.session.Close()
 }
 
+// Bytes is about the memory that c takes.
+func (c *Condition) Bytes() int { return 4*(len(c.Vector)+len(c.memory)) + 64 }
+
 type identity struct{ _ byte } // not of size zero, so that pointers differ
 
 // NewModel compiles the encoder and the denoiser of s, which it does not keep.

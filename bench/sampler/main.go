@@ -29,6 +29,7 @@ type settings struct {
 	threads        int
 	rounds         int    // blocks of each side of the comparison with the reference
 	events, people int    // of the demonstration's world, and asked
+	seed           uint64 // of the world and its people
 	only           string // a part
 }
 
@@ -50,6 +51,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 8, "blocks of each side against the reference")
 	flag.IntVar(&s.events, "events", 16000, "events of the demonstration's world that the prior learns before it is asked")
 	flag.IntVar(&s.people, "people", 32, "people asked in each of three groups")
+	flag.Uint64Var(&s.seed, "seed", 1, "of the demonstration's world and its people")
 	flag.StringVar(&s.only, "part", "", "measure this part alone: reference, quality, throughput or decode")
 	out := flag.String("out", "bench/results/sampler.json", "file for the figures")
 	flag.Parse()

@@ -18,7 +18,7 @@ func quality(ctx context.Context, s settings, got figures.Figures) error {
 	shape.Events = s.events
 	worlds := eval.Worlds{Progress: os.Stderr}
 	worlds.Runtime.Threads = s.threads
-	w, err := worlds.New(ctx, shape, 1)
+	w, err := worlds.New(ctx, shape, s.seed)
 	if err != nil {
 		return err
 	}
@@ -48,15 +48,17 @@ func compared() map[string]sampler.Options {
 		o.Steps, o.Anchor = steps, sampler.Anchor{}
 		return o
 	}
-	second := plain(8)
-	second.Solver = sampler.DPMSolver2M
+	second := func(o sampler.Options) sampler.Options {
+		o.Solver = sampler.DPMSolver2M
+		return o
+	}
 	guarded := plain(8)
 	guarded.NormGuard = 1.1
 	away := plain(8)
 	away.Away = .5
 	return map[string]sampler.Options{
-		"": plain(8), "_fast": fast(), "_anchored": sampler.DefaultOptions(), "_4_steps": plain(4), "_3_steps": plain(3),
-		"_dpmpp_2m": second, "_norm_guard": guarded, "_away": away,
+		"": plain(8), "_fast": fast(), "_anchored": sampler.DefaultOptions(), "_4_steps": plain(4),
+		"_dpmpp_2m": second(plain(8)), "_dpmpp_2m_6_steps": second(plain(6)), "_anchored_dpmpp_2m": second(sampler.DefaultOptions()), "_norm_guard": guarded, "_away": away,
 	}
 }
 
@@ -90,6 +92,7 @@ func compare(report *eval.Report, got figures.Figures) {
 	for suffix := range compared() {
 		name := "way" + suffix
 		got["precision"+suffix], got["coverage"+suffix] = mean(name, "p"), mean(name, "cov")
+		got["own_distance"+suffix], got["catalogue_distance"+suffix] = mean(name, "own"), mean(name, "catalogue")
 		got["precision_loss"+suffix] = mean(thousand, "p") - mean(name, "p")
 		got["coverage_loss"+suffix] = mean(thousand, "cov") - mean(name, "cov")
 		got["wasserstein_ratio"+suffix] = mean(name, "w2") / mean(thousand, "w2")
