@@ -255,16 +255,21 @@ func readLong(head []byte, r *bufio.Reader) ([]byte, error) {
 
 // positionFile names where the import of path is remembered.
 func (im *Import) positionFile(path string) (string, error) {
-	abs, err := filepath.Abs(path)
+	return importFile(im.StateDir, im.Topic, path, ".json")
+}
+
+// importFile names what is remembered of an import of a source to a target.
+func importFile(stateDir, target, source, extension string) (string, error) {
+	abs, err := filepath.Abs(source)
 	if err != nil {
-		return "", fmt.Errorf("finding %s: %w", path, err)
+		return "", fmt.Errorf("finding %s: %w", source, err)
 	}
-	dir := filepath.Join(im.StateDir, "imports")
+	dir := filepath.Join(stateDir, "imports")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("state.dir: %w", err)
 	}
-	sum := sha256.Sum256([]byte(im.Topic + "\x00" + abs))
-	return filepath.Join(dir, hex.EncodeToString(sum[:8])+".json"), nil
+	sum := sha256.Sum256([]byte(target + "\x00" + abs))
+	return filepath.Join(dir, hex.EncodeToString(sum[:8])+extension), nil
 }
 
 func readPosition(file string) (p importPosition, ok bool) {

@@ -166,7 +166,7 @@ func (e *Encoder) Name() string { return e.m.Name }
 // Dim is the length of the embeddings it gives.
 func (e *Encoder) Dim() int { return e.m.Dim }
 
-// Encode gives the embedding [Dim] of each image. Images must have the manifest's size: nothing is resized. Transparent
+// Encode gives the embedding [Dim] of each image. Images must have the manifest's size, see Fit. Transparent
 // pixels are taken over black.
 func (e *Encoder) Encode(images []image.Image) ([][]float32, error) {
 	p := e.m.Encoder
@@ -177,7 +177,11 @@ func (e *Encoder) Encode(images []image.Image) ([][]float32, error) {
 	}
 	out := make([][]float32, len(images))
 	err := e.network.run(context.Background(), len(images), nil,
-		func(i int, dst []float32) error { p.values(dst, images[i]); return nil },
+		func(i int, dst []float32) error {
+			p.values(dst, images[i])
+			p.normalize(dst)
+			return nil
+		},
 		func(i int, src []float32) error {
 			if k := slices.IndexFunc(src, notFinite); k >= 0 {
 				return fmt.Errorf("value %d of the embedding is %v", k, src[k])

@@ -43,6 +43,12 @@ type Part struct {
 	Width  int        `json:"width"`
 	Height int        `json:"height"`
 	Batch  int        `json:"batch"` // rows of every run; smaller calls are padded
+	// How an encoder prepares pictures. Resize is empty for a network that takes pictures of its size alone, or "shortest": the shorter side
+	// becomes the network's, bicubic, and the middle is cut out. Mean and Std of the three channels, if given, are taken off and
+	// divided by after Range.
+	Resize string    `json:"resize,omitempty"`
+	Mean   []float64 `json:"mean,omitempty"`
+	Std    []float64 `json:"std,omitempty"`
 }
 
 // DecodeManifest reads a manifest; an error names the field.
@@ -87,7 +93,11 @@ func (m Manifest) validate() error {
 		if p.part == nil {
 			continue
 		}
-		if err := p.part.validate(); err != nil {
+		err := p.part.validate()
+		if err == nil {
+			err = p.part.preparation(p.field == "encoder")
+		}
+		if err != nil {
 			return fmt.Errorf("%s.%w", p.field, err)
 		}
 	}
