@@ -120,8 +120,7 @@ def save(model, path):
         node.doc_string = ""
     data = path.name + ".data"
     (path.parent / data).unlink(missing_ok=True)
-    large = model.ByteSize() > 1_900_000_000 if not any(t.external_data for t in model.graph.initializer) else True
-    if large:
+    if sum(len(t.raw_data) for t in model.graph.initializer) > 1_900_000_000:
         onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data, size_threshold=1024)
     else:
         onnx.save(model, path)
@@ -303,7 +302,6 @@ def make_pipeline(size):
         for name, p in unet.named_parameters():
             if "attn2" in name or "time_emb" in name:
                 p.mul_(2)
-    unet._load_ip_adapter_weights([adapter_weights(unet, size["dim"])], low_cpu_mem_usage=False)
     end = size["vocab"] - 1
     text = CLIPTextModel(CLIPTextConfig(vocab_size=size["vocab"], max_position_embeddings=size["words"], bos_token_id=end - 1, eos_token_id=end,
                                         pad_token_id=end, **size["text"]))
@@ -400,10 +398,24 @@ def judge(pipe, pictures):
         return Concern(checker)(seen).tolist(), checker(seen, [p.clone() for p in pictures])[1]
 
 
+ADAPTER = "adapter.safetensors"
+
+
 def fixtures(size_name, out):
+    """The export is that of the weights as they are found on a disk, so that it is held against diffusers too."""
+    with tempfile.TemporaryDirectory() as folder:
+        fixtures_by_way_of(Path(folder), size_name, out)
+
+
+def fixtures_by_way_of(folder, size_name, out):
+    from safetensors.torch import save_file
+
     size, side = SIZES[size_name], SIZES[size_name]["side"]
     torch.manual_seed(15)
     pipe = make_pipeline(size)
+    weights = adapter_weights(pipe.unet, size["dim"])
+    save_file({f"{part}.{name}": t.contiguous() for part, tensors in weights.items() for name, t in tensors.items()}, folder / ADAPTER)
+    pipe.load_ip_adapter(str(folder), subfolder="", weight_name=ADAPTER, image_encoder_folder=None)
     checker, pipe.safety_checker = pipe.safety_checker, None  # judged below, once there is something to judge
     cases, pictures, few = [], [], size is REAL  # minutes each, of one or two steps
     for number, case in enumerate(CASES if not few else [c for c in CASES if c[2] <= 2 and c[0] != "dpm++2m of 1 step"]):
@@ -419,14 +431,17 @@ def fixtures(size_name, out):
         cases.append({**record, "embedding": flat(embedding), "noise": flat(noise), "image": flat(picture)})
     pipe.scheduler = make_scheduler("pndm", {})
     if not few:
-        pipe.safety_checker = checker
+        pipe.register_modules(safety_checker=checker)
         for case, concern, withheld in zip(cases, *judge(pipe, pictures)):
             case.update(concern=concern, withheld=bool(withheld))
     out.mkdir(parents=True, exist_ok=True)
-    ids, states = empty_prompt(pipe)
+    _, states = empty_prompt(pipe)
     (out / "references.json").write_text(json.dumps({"text_states": flat(states), "cases": cases}, separators=(",", ":")) + "\n")
-    export(pipe, out, "tiny", side, side, text_encoder=True)
-    states.numpy().astype("<f4").tofile(out / "text_states.f32")
+    pipe.unload_ip_adapter()
+    pipe.save_pretrained(folder)
+    wanted = ["export", "--name", "tiny", "--width", str(side), "--height", str(side), str(folder), str(folder / ADAPTER), str(out)]
+    for more in [], ["--text-encoder"]:  # the second leaves the states of the first beside its own manifest
+        command(wanted + more)
 
 
 # --- What the real size costs ------------------------------------------------------------------------------------------------------
@@ -454,7 +469,7 @@ def cost():
         print(f"{name}: {parameters / 1e6:.0f} M parameters, {flops / 1e12:.3f} TFLOP")
 
 
-def main():
+def command(arguments):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True)
     e = commands.add_parser("export", help="weights that diffusers loads to ONNX files and a manifest")
@@ -477,9 +492,9 @@ def main():
     f.add_argument("out")
     f.set_defaults(run=lambda a: fixtures(a.size, Path(a.out)))
     commands.add_parser("cost", help="parameters and FLOPs of the real size").set_defaults(run=lambda a: cost())
-    a = parser.parse_args()
+    a = parser.parse_args(arguments)
     a.run(a)
 
 
 if __name__ == "__main__":
-    main()
+    command(sys.argv[1:])
