@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"testing"
+	"time"
 
 	"rebeca/schemas"
 )
@@ -91,6 +92,8 @@ func TestPicturesOfAService(t *testing.T) {
 	}
 	stop()
 	svc, _ = s.serve()
+	svc.pictures.giveUp(time.Now(), svc.claimedPartitions()) // nothing to give up: records point at all
+	svc.pictures.clean(t.Context(), svc.claimedPartitions())
 	check(ada, 200)
 	if st := svc.Status().Images; st == nil || st.Decoding != 0 || st.BucketError != "" {
 		t.Errorf("status %+v", st)
