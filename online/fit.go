@@ -324,7 +324,7 @@ func (t *Trainer) fitCrowd(c *crowd) (law, [][]Entry, error) {
 
 // sameSize is how much both ends of the range of sizes may move, in logarithms,
 // before regions are made anew: partitions are dear.
-const sameSize = .15
+const sameSize = .5
 
 // keptSize is w with the sizes of old where they differ by little.
 func (w law) keptSize(old law) law {
