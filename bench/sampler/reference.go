@@ -50,7 +50,7 @@ func timed() []way {
 // fast is two evaluations after a like, one of them guided: three passes.
 func fast() sampler.Options {
 	o := sampler.DefaultOptions()
-	o.Anchor.Steps, o.Anchor.Level = 2, 0
+	o.Anchor.Steps, o.Anchor.Level, o.Anchor.Few = 2, 0, 0
 	return o
 }
 
