@@ -14,6 +14,7 @@ import (
 	"rebeca/online"
 	"rebeca/prior"
 	"rebeca/sampler"
+	"rebeca/schemas"
 	"rebeca/table"
 	"rebeca/web"
 )
@@ -242,6 +243,50 @@ type SamplerConfig struct {
 	Passes sampler.Passes `yaml:"passes"`
 	// Anchor starts the images of people with likes from one of those, noised.
 	Anchor AnchorConfig `yaml:"anchor"`
+	// Candidates are drawn for each image, of which Choice takes one, 1 to 16; 1 leaves no
+	// choice. Default 4. A request may say otherwise; one with a seed or guidance 1 has 1.
+	Candidates int          `yaml:"candidates"`
+	Choice     ChoiceConfig `yaml:"choice"`
+}
+
+// ChoiceConfig is [sampler.Choice] as written in the file, with what it
+// remembers of a person and who ranks.
+type ChoiceConfig struct {
+	// Ranker is plain (default: nearer to likes than to dislikes), evidence (what
+	// the prior knows of the chance of a like, at four passes a candidate) or none.
+	Ranker string `yaml:"ranker"`
+	// Copy and Given are in the catalogue's spacing, the median distance of an item
+	// to the nearest other: nearer than that to an item, or to what the person was
+	// given, a candidate is taken only where all are; 0 takes any.
+	Copy  float64 `yaml:"copy"`
+	Given float64 `yaml:"given"`
+	// GivenFor and GivenMost bound what counts as given: for how long after its
+	// cause, by Kafka timestamps, and the newest so many, up to 1,000.
+	GivenFor  time.Duration `yaml:"given_for"`
+	GivenMost int           `yaml:"given_most"`
+	// Spread weighs an even spread over the person's tastes, 0 to 1, against the ranker.
+	Spread float64 `yaml:"spread"`
+}
+
+func defaultChoice() ChoiceConfig {
+	c := sampler.DefaultChoice()
+	return ChoiceConfig{Ranker: rankPlain, Copy: c.Copy, Given: c.Given, GivenFor: 24 * time.Hour, GivenMost: 32, Spread: c.Spread}
+}
+
+func (c ChoiceConfig) choice() sampler.Choice {
+	return sampler.Choice{Copy: c.Copy, Given: c.Given, Spread: c.Spread}
+}
+
+func (c ChoiceConfig) validate() error {
+	switch {
+	case !slices.Contains([]string{rankEvidence, rankPlain, rankNone}, c.Ranker):
+		return fmt.Errorf("ranker: %q is not %s, %s or %s", c.Ranker, rankEvidence, rankPlain, rankNone)
+	case c.GivenFor < 0:
+		return fmt.Errorf("given_for: %s is below 0", c.GivenFor)
+	case c.GivenMost < 0 || c.GivenMost > 1000:
+		return fmt.Errorf("given_most: %d is outside 0..1000", c.GivenMost)
+	}
+	return c.choice().Validate()
 }
 
 // AnchorConfig is [sampler.Anchor] as written in the file.
@@ -321,7 +366,7 @@ func DefaultConfig() Config {
 			HeldOut: t.HeldOut, GuardEvents: t.GuardEvents, GuardTolerance: t.GuardTolerance, GuardErrors: t.GuardErrors, GuardPatience: t.GuardPatience,
 			IdleSteps: t.IdleSteps, IdleShare: t.IdleShare, FitLaw: t.FitLaw, Seed: t.Seed, Threads: t.Threads,
 		},
-		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Solver: string(sampler.DDIM), Passes: s.Passes, Anchor: AnchorConfig(s.Anchor)},
+		Sampler:     SamplerConfig{Steps: s.Steps, Guidance: s.Guidance, Interval: [2]float64{s.Low, s.High}, Solver: string(sampler.DDIM), Passes: s.Passes, Anchor: AnchorConfig(s.Anchor), Candidates: 4, Choice: defaultChoice()},
 		Decoder:     DecoderConfig{Manifest: "none"},
 		Images:      defaultImages(),
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080"},
@@ -518,6 +563,12 @@ func (s SASLConfig) validate() (errs []error) {
 func (s SamplerConfig) validate() error {
 	if low, high := s.Interval[0], s.Interval[1]; !(low <= high) { // NaN too
 		return fmt.Errorf("interval: [%g, %g] must be two numbers, the first not above the second", low, high)
+	}
+	if n := s.Candidates; n < 1 || n > schemas.MaxCandidates {
+		return fmt.Errorf("candidates: %d is outside 1..%d", n, schemas.MaxCandidates)
+	}
+	if err := s.Choice.validate(); err != nil {
+		return fmt.Errorf("choice.%w", err)
 	}
 	return s.options().Validate()
 }

@@ -54,6 +54,7 @@ type generator struct {
 	progress *progress
 	pool     *decodePool // nil: embeddings only
 	outbox   *outboxRoom // nil: there is always room
+	chooser  *chooser
 	metrics  *metrics
 	log      *slog.Logger
 	room     func(context.Context) error // waits until results can be written; nil: always
@@ -93,7 +94,7 @@ type loadedPrior struct {
 func newGenerator(c Config, t *table.Table, p *progress, pool *decodePool, m *metrics, log *slog.Logger) *generator {
 	g := &generator{
 		config: c.Generate, sampling: c.samplerOptions(), table: t, progress: p, pool: pool,
-		metrics: m, log: log, wake: make(chan struct{}, 1), conditions: newConditions(conditionBytes), byID: map[intentID]*queued{}, opened: map[int32]bool{}, flying: map[string]bool{},
+		chooser: newChooser(c.Sampler, t, m), metrics: m, log: log, wake: make(chan struct{}, 1), conditions: newConditions(conditionBytes), byID: map[intentID]*queued{}, opened: map[int32]bool{}, flying: map[string]bool{},
 	}
 	if pool != nil {
 		pool.finish = g.finish
@@ -340,12 +341,12 @@ type chunk struct {
 	from, n int
 }
 
-// take pops what is due, at most batchSize's images and chunkImages of an
-// intent, and marks it in flight. until is how long nothing more is due.
+// take pops what is due, at most batchSize's images, batchCandidates candidates and
+// chunkImages of an intent, and marks it in flight. until is how long nothing more is due.
 func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	images, begun, room, most := 0, g.begun, 0, g.size.images()
+	images, candidates, begun, room, most := 0, 0, g.begun, 0, g.size.images()
 	if g.pool != nil {
 		room = g.pool.room()
 	}
@@ -365,11 +366,12 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 				heap.Fix(h, 0)
 				continue
 			}
-			if n > most-images {
-				if q.Count <= chunkImages {
+			each := g.chooser.candidates(q)
+			if fit := min(most-images, (batchCandidates-candidates)/each); n > fit {
+				if len(batch) > 0 && (fit == 0 || q.Count <= chunkImages) {
 					return batch, until // it is made at once, next: parts of it would lie in memory
 				}
-				n = most - images
+				n = fit
 			}
 			if large {
 				begun++
@@ -377,7 +379,7 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 			g.remove(q.id())
 			g.table.Begin(q.Partition, []uint64{q.Seq})
 			batch = append(batch, chunk{q, len(q.made), n})
-			images += n
+			images, candidates = images+n, candidates+n*each
 			if pictured {
 				room -= n
 			}
@@ -583,14 +585,11 @@ func (g *generator) sample(batch []chunk) ([]*sampled, error) {
 		}
 	}
 	start := time.Now()
-	embeddings, err := sampler.Sample(g.current.model, g.sampling, jobs)
+	jobs, err = g.chooser.choose(g.current.model, g.sampling, batch, jobs, records)
 	if err != nil {
-		return nil, fmt.Errorf("sampling %d embeddings: %w", len(jobs), err)
+		return nil, fmt.Errorf("sampling %d embeddings: %w", len(records), err)
 	}
-	g.size.took(len(jobs), time.Since(start))
-	for i := range records {
-		records[i].Embedding = embeddings[i]
-	}
+	g.size.took(len(records), time.Since(start))
 	if err := g.explain(batch, subjects, jobs, records); err != nil {
 		return nil, err
 	}
@@ -653,7 +652,7 @@ func (g *generator) completion(q *queued, s subject) (table.Completion, error) {
 			headers = append(headers, schemas.Header{Key: headerEventTime, Value: q.oldest.UTC().AppendFormat(nil, time.RFC3339Nano)})
 		}
 		c.Messages = append(c.Messages, table.Message{Role: table.RoleGenerated, Key: []byte(q.UserID), Value: value, Headers: headers})
-		c.Memories = append(c.Memories, table.Memory{ID: r.ID, Embedding: r.Embedding, Record: value, Source: q.Source, Object: objectOf(r)})
+		c.Memories = append(c.Memories, table.Memory{ID: r.ID, Embedding: r.Embedding, Record: value, Source: q.Source, Object: objectOf(r), CausedAt: r.CausedAt})
 	}
 	if s.row.Events == 0 {
 		return c, nil // nobody's vector: the population's is not a user's

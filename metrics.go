@@ -20,6 +20,9 @@ type metrics struct {
 	gaps        *prometheus.CounterVec
 	masked      prometheus.Counter
 	failures    prometheus.Counter
+	copies      prometheus.Counter
+	givenAgain  prometheus.Counter
+	stale       prometheus.Counter
 
 	windowsEncoded, windowsReused prometheus.Counter
 
@@ -55,6 +58,9 @@ func newMetrics(reg prometheus.Registerer, topics ...string) *metrics {
 		eventToFact:    histogram("event_to_fact_seconds", "From a feedback event's Kafka timestamp to its fold's commit."),
 		eventToImage:   histogram("event_to_image_seconds", "From the first feedback event behind an image to the broker's acknowledgement of the image."),
 		batchSeconds:   histogram("generate_batch_seconds", "One batch of the generator, from reading windows to the embeddings."),
+		copies:         counter("candidates_copies_total", "Candidates left out because an item of the catalogue is too near."),
+		givenAgain:     counter("candidates_given_total", "Candidates left out because something too near was given to the user lately."),
+		stale:          counter("images_not_novel_total", "Images chosen among candidates that were all left out."),
 	}
 	for _, reason := range schemas.Reasons() {
 		m.deadletters.WithLabelValues(string(reason)) // so that a rate exists before the first
@@ -71,7 +77,7 @@ func newMetrics(reg prometheus.Registerer, topics ...string) *metrics {
 		counted("events_folded_total", "Feedback events folded into the table.", &m.eventsN),
 		counted("duplicates_total", "Feedback events whose event_id had been folded before.", &m.duplicatesN),
 		counted("generated_total", "Generated records acknowledged by the broker.", &m.generatedN),
-		m.forgotten, m.deadletters, m.gaps, m.masked, m.failures, m.windowsEncoded, m.windowsReused,
+		m.forgotten, m.deadletters, m.gaps, m.masked, m.failures, m.copies, m.givenAgain, m.stale, m.windowsEncoded, m.windowsReused,
 		m.eventToFact, m.eventToImage, m.batchSeconds)
 	return m
 }

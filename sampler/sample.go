@@ -262,8 +262,10 @@ func newRun(d Denoiser, cfg prior.Config, o Options, jobs []Job, starts []start)
 func (r *run) job(of []float32, i int) []float32 { return of[i*r.dim : (i+1)*r.dim] }
 
 // noise fills dst with a standard normal draw that is a function of seed.
-func noise(dst []float32, seed uint64) {
-	rng := rand.New(rand.NewPCG(seed, pcgStream))
+func noise(dst []float32, seed uint64) { normal(dst, seed, pcgStream) }
+
+func normal(dst []float32, seed, stream uint64) {
+	rng := rand.New(rand.NewPCG(seed, stream))
 	for i := range dst {
 		dst[i] = float32(rng.NormFloat64())
 	}

@@ -57,6 +57,7 @@ type Generated struct {
 	NoImage      *NoImage  // nil with an image, and where none was wanted
 	Score        *float64  // the ranker's, nil without one
 	Candidates   int       // how many it was chosen from, 0 for the only one
+	Candidate    int       // which of them it is, from 0; see [CandidateSeed]
 	Because      []Cause   // what it is owed to most, the greatest share first; nil where nobody asked
 	Seed         uint64    // 0..2^53
 	Guidance     float64   //
@@ -80,6 +81,7 @@ type generatedJSON struct {
 	NoImage      *NoImage `json:"no_image,omitempty"`
 	Score        *float64 `json:"score,omitempty"`
 	Candidates   int      `json:"candidates,omitempty"`
+	Candidate    int      `json:"candidate,omitempty"`
 	Because      []Cause  `json:"because,omitempty"`
 	Seed         uint64   `json:"seed"`
 	Guidance     float64  `json:"guidance"`
@@ -99,7 +101,7 @@ func (g Generated) MarshalJSON() ([]byte, error) {
 		caused = g.CausedAt.UTC().Format(time.RFC3339Nano)
 	}
 	return encode(generatedJSON{
-		g.ID, g.UserID, g.RequestID, g.Trigger, encodeF32(g.Embedding), len(g.Embedding), g.Image, g.NoImage, g.Score, g.Candidates, g.Because,
+		g.ID, g.UserID, g.RequestID, g.Trigger, encodeF32(g.Embedding), len(g.Embedding), g.Image, g.NoImage, g.Score, g.Candidates, g.Candidate, g.Because,
 		g.Seed, g.Guidance, g.Steps, g.PriorVersion, g.EventsFolded, g.AsOf, g.Source, g.CreatedAt.UTC().Format(time.RFC3339Nano), caused,
 	})
 }
@@ -177,6 +179,9 @@ func (s *generatedScan) set(field string, v raw) (err error) {
 	case "candidates":
 		n, err = v.integer(field, ReasonBadValue, 2, math.MaxInt32)
 		s.Candidates = int(n)
+	case "candidate":
+		n, err = v.integer(field, ReasonBadValue, 0, math.MaxInt32)
+		s.Candidate = int(n)
 	case "because":
 		s.Because, err = v.causes()
 	case "seed":

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 )
 
 // ID returns the id of the index-th output of a record: 32 hex digits, the first half of SHA-256 over topic, a zero
@@ -73,4 +74,12 @@ func murmur2(data []byte) uint32 {
 type Header struct {
 	Key   string
 	Value []byte
+}
+
+// CandidateSeed is the seed of the k-th candidate for an image, from 0; the first has the image's own.
+func CandidateSeed(seed uint64, k int) uint64 {
+	if k == 0 {
+		return seed
+	}
+	return Seed(fmt.Sprintf("%d/candidate/%d", seed, k))
 }

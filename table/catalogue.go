@@ -2,6 +2,7 @@ package table
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,8 +16,9 @@ type Catalogue struct {
 
 	mu       sync.RWMutex // guards what follows
 	at       map[string]int
-	blocks   [][]float32 // of blockItems embeddings each; an embedding keeps its place until its block is let go
-	used     int         // places given out
+	blocks   [][]float32  // of blockItems embeddings each; an embedding keeps its place until its block is let go
+	used     int          // places given out
+	gone     map[int]bool // places whose item was replaced or deleted
 	revision uint64
 	sorted   []listed // in id order, nil when out of date; never changed once made
 }
@@ -28,7 +30,9 @@ type listed struct {
 
 const blockItems = 1024
 
-func newCatalogue(dim int) *Catalogue { return &Catalogue{dim: dim, at: map[string]int{}} }
+func newCatalogue(dim int) *Catalogue {
+	return &Catalogue{dim: dim, at: map[string]int{}, gone: map[int]bool{}}
+}
 
 // Get returns the embedding of an item, [dim], read only.
 func (c *Catalogue) Get(id string) ([]float32, bool) {
@@ -105,6 +109,7 @@ func (c *Catalogue) apply(changes []listed) {
 	defer c.mu.Unlock()
 	for _, l := range changes {
 		if l.embedding == nil {
+			c.leave(l.id)
 			delete(c.at, l.id)
 			continue
 		}
@@ -117,7 +122,28 @@ func (c *Catalogue) apply(changes []listed) {
 	}
 }
 
+// leave notes the place of an item that is about to be replaced or deleted.
+func (c *Catalogue) leave(id string) {
+	if i, ok := c.at[id]; ok {
+		c.gone[i] = true
+	}
+}
+
+// Blocks returns the embeddings of all items as they lie in memory, as of one moment: blocks of rows, [rows, dim] row-major, and which
+// places, rows of all blocks counted one after another, hold no item any more. All of it never changes; revision is that of the moment.
+func (c *Catalogue) Blocks() (blocks [][]float32, gone map[int]bool, revision uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for i, b := range c.blocks {
+		if rows := min(c.used-i*blockItems, blockItems); rows > 0 {
+			blocks = append(blocks, b[:rows*c.dim:rows*c.dim])
+		}
+	}
+	return blocks, maps.Clone(c.gone), c.revision
+}
+
 func (c *Catalogue) put(id string, embedding []float32) {
+	c.leave(id)
 	if c.used == len(c.blocks)*blockItems {
 		c.blocks = append(c.blocks, make([]float32, blockItems*c.dim))
 	}
@@ -133,6 +159,8 @@ func (c *Catalogue) compact() {
 		kept = append(kept, listed{id, c.place(i)})
 	}
 	c.blocks, c.used = nil, 0
+	clear(c.at)
+	clear(c.gone)
 	for _, l := range kept {
 		c.put(l.id, l.embedding)
 	}

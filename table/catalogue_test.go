@@ -55,6 +55,20 @@ func TestCatalogue(t *testing.T) {
 		if c.Revision() <= before {
 			t.Fatalf("revision %d after %d", c.Revision(), before)
 		}
+		blocks, gone, revision := c.Blocks()
+		var lie []float32
+		place := 0
+		for _, b := range blocks {
+			for i := 0; i < len(b); i += c.Dim() {
+				if !gone[place] {
+					lie = append(lie, b[i])
+				}
+				place++
+			}
+		}
+		if slices.Sort(lie); revision != c.Revision() || !slices.Equal(lie, slices.Sorted(maps.Values(want))) {
+			t.Fatalf("%d rows lie in the blocks of %d items", len(lie), len(want))
+		}
 		n := 0
 		c.Each(func(id string, e []float32) bool {
 			if n++; e[0] != want[id] {

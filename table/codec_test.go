@@ -55,6 +55,9 @@ func TestValuesRoundTrip(t *testing.T) {
 			t.Fatalf("events of a vector: %d, %v", n, err)
 		}
 		mem := Memory{ID: text.Draw(t, "memory"), Record: raw.Draw(t, "record"), Source: source.Draw(t, "source")}
+		if rapid.Bool().Draw(t, "caused") {
+			mem.CausedAt = time.UnixMilli(rapid.Int64Range(0, 1<<40).Draw(t, "caused at")).UTC()
+		}
 		if got, err := decodeMemory(encodeMemory(&mem)); err != nil || !reflect.DeepEqual(got, mem) {
 			t.Fatalf("memory %+v, %v", got, err)
 		}
@@ -74,6 +77,7 @@ func FuzzDecodeValues(f *testing.F) {
 	f.Add(encodeMessage(&Message{Role: RoleGenerated, Key: []byte("k"), Value: []byte("v")}, []byte("intent")))
 	f.Add(encodeVector(&Vector{Values: []float32{1}, PriorVersion: "v"}))
 	f.Add(encodeMemory(&Memory{ID: "m", Record: []byte("{}")}))
+	f.Add(encodeMemory(&Memory{ID: "m", CausedAt: time.UnixMilli(7)}))
 	f.Add(encodeMemoryID(7, []float32{1, 2}))
 	f.Add(encodeItem("uri", []float32{1, 2}))
 	f.Add(encodeHashes([]uint64{1, 2}))

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
 
@@ -16,7 +17,8 @@ type Memory struct {
 	Embedding []float32 // [Dim], in the catalogue's scale
 	Record    []byte    // JSON, as published
 	Source    schemas.Source
-	Object    *Object // its picture in the bucket; nil where that is inline, or none. It is read back from nowhere
+	Object    *Object   // its picture in the bucket; nil where that is inline, or none. It is read back from nowhere
+	CausedAt  time.Time // Kafka timestamp of the cause, UTC, in milliseconds; zero for unknown
 }
 
 // Limits of what is remembered of a user; the oldest goes.
@@ -139,6 +141,36 @@ func (t *Table) GeneratedOf(user string, limit int) ([]Memory, error) {
 	return out, nil
 }
 
+// Given returns the embeddings of up to limit things that were generated for a user, the newest first, whose causes are not older than
+// since; a cause of unknown age counts as new. What the record of except caused is left out, so that an intent that is worked on again
+// finds what it found at first.
+func (t *Table) Given(user string, since time.Time, limit int, except schemas.Source) (out [][]float32, err error) {
+	if len(user) > schemas.MaxID {
+		return nil, nil
+	}
+	err = t.db.View(func(txn *badger.Txn) error {
+		partition := t.userPartition(user)
+		n, err := memories(txn, partition, user)
+		if err != nil {
+			return err
+		}
+		for k := uint64(0); k < min(n, maxMemories) && len(out) < limit; k++ {
+			m, err := readMemory(txn, partition, user, n-1-k)
+			if err != nil {
+				return err
+			}
+			if m.Source != except && (m.CausedAt.IsZero() || !m.CausedAt.Before(since)) && len(m.Embedding) == t.options.Dim {
+				out = append(out, m.Embedding)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading what %q was given: %w", user, err)
+	}
+	return out, nil
+}
+
 func readMemory(txn *badger.Txn, partition int32, user string, number uint64) (m Memory, err error) {
 	found, err := get(txn, slotKey(partition, user, number), func(b []byte) (err error) {
 		m, err = decodeMemory(b)
@@ -203,12 +235,19 @@ func (c *change) asked(user, requestID string) (before bool, err error) {
 func encodeMemory(m *Memory) []byte {
 	b := make([]byte, 0, 32+len(m.ID)+len(m.Source.Topic)+len(m.Record))
 	b = appendString(append(b, valueVersion), m.ID)
-	return appendBytes(appendSource(b, m.Source), m.Record)
+	b = appendBytes(appendSource(b, m.Source), m.Record)
+	if !m.CausedAt.IsZero() { // what was remembered before this was known has none
+		b = binary.LittleEndian.AppendUint64(b, uint64(m.CausedAt.UnixMilli()))
+	}
+	return b
 }
 
 func decodeMemory(b []byte) (Memory, error) {
 	s := scan("memory", b)
 	m := Memory{ID: s.string(), Source: s.source(), Record: s.bytes()}
+	if len(s.b) > 0 && !s.bad {
+		m.CausedAt = time.UnixMilli(int64(s.uint64())).UTC()
+	}
 	return m, s.end()
 }
 

@@ -161,7 +161,7 @@ func (c *change) adopt(m *Message) error {
 		}
 		return c.outlive(g)
 	}
-	memory := Memory{ID: g.ID, Embedding: g.Embedding, Record: m.Value, Source: g.Source}
+	memory := Memory{ID: g.ID, Embedding: g.Embedding, Record: m.Value, Source: g.Source, CausedAt: g.CausedAt}
 	object := objectOf(m.Value)
 	if err := c.keepObject(g.UserID, object, 0, 0, g.CreatedAt); err != nil {
 		return err
