@@ -86,6 +86,9 @@ func (v *rivals) study(ctx context.Context, spent Spent, birth, whole time.Durat
 		}
 	}
 	// As many examples as the service takes of events and of pseudo-users together.
+	if spent.Examples == 0 {
+		return nil // the service learned nothing: there is nothing to be equal to
+	}
 	if err := v.goOver(ctx, "vectors_equal", func(l *vectors) float64 { return float64(l.spent.Examples) / float64(spent.Examples) }); err != nil {
 		return err
 	}

@@ -245,8 +245,8 @@ func (t *Trainer) populate() error {
 	told.Events, told.People = t.record.Events, len(seen)
 	if likes := c.likes(seen, t.items); len(likes) > 0 {
 		told.Regions = c.regions.evidence(likes)
-		c.regions.believe(told.Regions)
 	}
+	c.regions.believe(told.Regions)
 	t.record.Law = &told
 	t.log.Info("law of pseudo-users fitted", "events", told.Events, "people", len(seen), "tastes", law.tastes, "size", told.Size, "aimed", told.Aimed,
 		"inside", told.Inside, "outside", told.Outside, "weak", law.weak, "changing", law.changing)
@@ -266,8 +266,12 @@ func (t *Trainer) fitDue() bool {
 	return t.record.Events >= due
 }
 
-// likedOf bounds the likes of a person that say where tastes lie.
-const likedOf = 16
+const (
+	// likedOf bounds the likes of a person that say where tastes lie, and
+	// likedWork the multiplications that find out where likes lie.
+	likedOf   = 16
+	likedWork = 4e9
+)
 
 // likes are the items of the crowd that are nearest to the likes of people who
 // have two or more.
@@ -276,6 +280,9 @@ func (c *crowd) likes(windows [][]Entry, catalogue items) (people [][]int32) {
 	var ends []int
 	for _, w := range windows {
 		first := len(liked)
+		if float64(first)*float64(len(c.items))*float64(len(c.items[0].e)) > likedWork {
+			break
+		}
 		for _, e := range w {
 			if e.Class != prior.StrongPositive || len(liked) == first+likedOf {
 				continue
@@ -309,8 +316,14 @@ func (t *Trainer) fitCrowd(c *crowd) (law, [][]Entry, error) {
 	var windows [][]Entry
 	var have lengths
 	n := t.people.UserCount()
-	for range min(fitPeople, n) {
-		u, ok, err := t.people.User(t.people.UserAt(rng.IntN(n)))
+	known := map[int]bool{}
+	for range 2 * min(fitPeople, n) {
+		at := rng.IntN(n)
+		if known[at] || len(seen) == fitPeople {
+			continue
+		}
+		known[at] = true
+		u, ok, err := t.people.User(t.people.UserAt(at))
 		if err != nil {
 			return law{}, nil, err
 		}

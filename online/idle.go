@@ -46,14 +46,18 @@ func (t *Trainer) idleStep(ctx context.Context) error {
 		return nil
 	}
 	lr := rate(t.record.Idle, 0, t.cfg.IdleSteps, t.cfg.BornLR, t.cfg.LRMin)
+	before, awaited := t.step, t.awaited
 	t.record.Idle++
 	t.record.IdleTaken++
-	awaited := t.awaited
 	err := t.stepWith(ctx, lr, func(rng *rand.Rand) (*prior.Batch, tally, error) {
 		return t.drawer.crowdBatch(rng, t.cfg.BirthTargets)
 	})
 	t.awaited = awaited // nobody waits for it
 	end := t.now()
+	if t.step == before { // nobody had a target: the catalogue is another one by now
+		t.idleAt = end.Add(t.cfg.Idle)
+		return err
+	}
 	t.idleAt = end.Add(time.Duration(float64(end.Sub(start)) * (1/t.cfg.IdleShare - 1)))
 	return err
 }

@@ -52,7 +52,9 @@ type regions struct {
 	far        []float32 // scratch: distances to a centre
 	graph      *simple.WeightedUndirectedGraph
 	some       []int32   // items of the graph
-	weights    []float64 // see weigh
+	node       []int32   // by item, the node that is it or is nearest to it
+	mass       []float64 // of kinds, before anybody liked anything; see weigh
+	weights    []float64 // running sums; see weigh
 	told       []float64 // by likes: logarithms over the weights; nil: nothing
 }
 
@@ -116,6 +118,9 @@ func (r *regions) partition(i int) [][]int32 {
 		cells[c] = append(cells[c], int32(at))
 	}
 	cells = slices.DeleteFunc(cells, func(c []int32) bool { return len(c) < min(fewestInBall, len(r.items)) })
+	if len(cells) == 0 { // communities of items that are all the same, say, are of one each
+		cells = [][]int32{some(rng, len(r.items), len(r.items))}
+	}
 	r.partitions[i] = cells
 	return cells
 }
@@ -126,24 +131,19 @@ func (r *regions) partition(i int) [][]int32 {
 // whatever its shape: the images of one thing are a winding sheet in the space
 // of embeddings and not a ball.
 func (r *regions) communities(rng *rand.Rand, resolution float64) []int32 {
-	g, some := r.neighbours()
-	parts := community.Modularize(g, resolution, rng).Communities()
-	of := make([]int32, len(some))
-	// In order of their first item: the library lists them in an order of its own.
-	for c, part := range parts {
+	g, nodes := r.neighbours()
+	of := make([]int32, len(nodes))
+	for c, part := range community.Modularize(g, resolution, rng).Communities() {
 		for _, node := range part {
 			of[node.ID()] = int32(c)
 		}
 	}
-	renumber(of)
-	if len(some) == len(r.items) {
-		return of
+	renumber(of) // the library numbers them in an order of its own
+	out := make([]int32, len(r.items))
+	for k, node := range r.node {
+		out[k] = of[node]
 	}
-	all := nearest(r.items, embeddings(r.at(some)))
-	for at, near := range all {
-		all[at] = of[near]
-	}
-	return all
+	return out
 }
 
 // renumber numbers communities in order of their first member.
@@ -181,6 +181,11 @@ func (r *regions) neighbours() (*simple.WeightedUndirectedGraph, []int32) {
 			}
 			r.graph.SetWeightedEdge(simple.WeightedEdge{F: simple.Node(a), T: simple.Node(b), W: w})
 		})
+		if len(r.some) == len(r.items) {
+			r.node = r.some
+		} else {
+			r.node = nearest(r.items, embeddings(r.at(r.some)))
+		}
 	}
 	return r.graph, r.some
 }
@@ -352,18 +357,20 @@ func (r *regions) weigh() []float64 {
 	if r.weights != nil {
 		return r.weights
 	}
-	m := newModularity(r)
-	balls := make([][]int32, ballsWeighed)
-	for i := range balls {
-		balls[i] = r.ball(i)
-	}
-	mass := []float64{ballsMass * m.power(balls)}
-	for i := range crowdPartitions {
-		mass = append(mass, m.power(r.partition(i)))
+	if r.mass == nil {
+		m := newModularity(r)
+		balls := make([][]int32, ballsWeighed)
+		for i := range balls {
+			balls[i] = r.ball(i)
+		}
+		r.mass = append(r.mass, ballsMass*m.power(balls))
+		for i := range crowdPartitions {
+			r.mass = append(r.mass, m.power(r.partition(i)))
+		}
 	}
 	sum := 0.
-	for i, w := range mass {
-		if len(r.told) == len(mass) {
+	for i, w := range r.mass {
+		if len(r.told) == len(r.mass) {
 			w *= math.Exp(r.told[i])
 		}
 		sum += w

@@ -90,4 +90,22 @@ func TestLikesTellWhereTastesLie(t *testing.T) {
 	}
 }
 
+// TestTwinsHaveTastes: a catalogue of one picture many times over has nothing to tell tastes by, and people all the same.
+func TestTwinsHaveTastes(t *testing.T) {
+	s := &shop{items: map[string][]float32{}}
+	for i := range 300 {
+		s.add(fmt.Sprintf("%05d", i), []float32{1, 2})
+	}
+	c := newCrowd(1, s.Len(), s.Each)
+	for i := range crowdPartitions {
+		if len(c.regions.partition(i)) == 0 {
+			t.Fatalf("partition %d has no cell", i)
+		}
+	}
+	rng := stream(7, streamDraw, 0)
+	for range 200 {
+		c.life(rng, 8, 4, 4, 4)
+	}
+}
+
 func kinOf(r *regions, partition int) kin { return kin{regions: r, cells: r.partition(partition)} }

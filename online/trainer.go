@@ -199,7 +199,10 @@ func (t *Trainer) Open() (cursor map[int32]int64, err error) {
 	t.taken = maps.Clone(t.record.Cursor)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mu.status.Law = cp.record.Law
+	if !t.cfg.FitLaw {
+		t.record.Law = nil
+	}
+	t.mu.status.Law = t.record.Law
 	t.mu.status.Step, t.mu.status.Loss, t.mu.status.LossEMA = cp.step, cp.record.Loss, cp.record.LossEMA
 	t.publishCounts()
 	return maps.Clone(t.taken), nil
@@ -295,7 +298,12 @@ func (t *Trainer) adopt(st *prior.State) error {
 		return fmt.Errorf("preparing the learner: %w", err)
 	}
 	t.learner, t.seed, t.step = l, st.Seed, st.Step
+	crowd := (*crowd)(nil)
+	if t.drawer != nil { // going back, or an operator's choice: the people are the same
+		crowd = t.drawer.crowd
+	}
 	t.drawer = newDrawer(t.cfg, st.Config, t.people, t.items)
+	t.drawer.crowd = crowd
 	t.mu.Lock()
 	t.mu.status.Born = true
 	t.mu.Unlock()
@@ -500,10 +508,10 @@ func (t *Trainer) stepWith(ctx context.Context, lr float64, draw func(*rand.Rand
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	start := t.now()
 	if err := t.populate(); err != nil {
 		return err
 	}
+	start := t.now() // a new crowd is no part of a step's time, which is rested after
 	at := t.step + t.record.Refused + t.record.Undone
 	batch, tally, err := draw(stream(t.seed, streamDraw, at))
 	if err != nil {
