@@ -32,7 +32,8 @@ type format struct {
 }
 
 // Read reads a PNG, JPEG or WebP file, told by its first bytes and not by its name. Of an animated PNG it reads the still picture; animated
-// WebP and other formats are refused by name, as are files that are cut off or beyond the limits. Colour of a lower resolution is interpolated,
+// WebP and other formats are refused by name, as are files that are cut off or beyond the limits, and WebP whose picture is not of its canvas's
+// size. Colour of a lower resolution is interpolated,
 // within three levels of libjpeg and one of libwebp. Colour profiles and the orientation that a
 // camera notes are not applied.
 func Read(r io.Reader, l Limits) (image.Image, error) {
@@ -82,7 +83,7 @@ func formatOf(data []byte) (format, error) {
 		if at(12, "VP8X") && len(data) > 20 && data[20]&2 != 0 { // the flag "animation" of the extended format
 			return format{}, fmt.Errorf("%w: an animated WebP, save the frame that is meant", ErrPicture)
 		}
-		return format{"WebP", webp.DecodeConfig, webp.Decode}, nil
+		return format{"WebP", webpConfig, webp.Decode}, nil
 	case len(data) == 0:
 		return format{}, fmt.Errorf("%w: the file is empty", ErrPicture)
 	}

@@ -2,6 +2,7 @@ package images
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"image"
@@ -60,6 +61,33 @@ func bomb(width, height uint32) []byte {
 	return data
 }
 
+// canvas wraps a WebP file's picture in the extended format with a canvas of a size of its own, and alpha, if any, of that size.
+func canvas(width, height int, alpha bool, file []byte) []byte {
+	body := []byte("WEBP")
+	chunk := func(name string, data ...byte) {
+		body = binary.LittleEndian.AppendUint32(append(body, name...), uint32(len(data)))
+		body = append(append(body, data...), make([]byte, len(data)%2)...)
+	}
+	head := []byte{0, 0, 0, 0, byte(width - 1), byte((width - 1) >> 8), 0, byte(height - 1), byte((height - 1) >> 8), 0}
+	if alpha {
+		head[0] = 1 << 4
+	}
+	chunk("VP8X", head...)
+	if alpha {
+		chunk("ALPH", make([]byte, 1+width*height)...)
+	}
+	body = append(body, file[12:]...)
+	return append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(body))), body...)
+}
+
+// webpBomb is a small lossless WebP whose head promises 16383x16383 pixels.
+func webpBomb(t testing.TB) []byte {
+	data := fixture(t, "lossless.webp")
+	head := data[21:25] // 14 bits of width less one, 14 of height less one, 4 of others
+	binary.LittleEndian.PutUint32(head, binary.LittleEndian.Uint32(head)&^(1<<28-1)|16382|16382<<14)
+	return data
+}
+
 // TestColoursAreSmooth holds colour of half the resolution against what Pillow makes of the same files.
 func TestColoursAreSmooth(t *testing.T) {
 	for _, name := range []string{"edges-420.jpg", "edges-422.jpg", "edges-444.jpg", "edges.webp", "edges-alpha.webp"} {
@@ -111,6 +139,11 @@ func TestReadRefuses(t *testing.T) {
 		{"long", make([]byte, 10_001), "has more than 10000 bytes"},
 		{"PNG bomb", bomb(60_000, 60_000), "PNG of 60000x60000 pixels, at most 100000 are read"},
 		{"thin PNG bomb", bomb(1, 100_001), "PNG of 1x100001 pixels"},
+		{"WebP bomb", webpBomb(t), "WebP of 16383x16383 pixels, at most 100000 are read"},
+		{"WebP bomb on its canvas", canvas(16383, 16383, false, webpBomb(t)), "WebP of 16383x16383 pixels, at most 100000 are read"},
+		{"WebP bomb on a small canvas", canvas(1, 1, false, webpBomb(t)), "a picture of 16383x16383 pixels on a canvas of 1x1"},
+		{"WebP beyond its alpha", canvas(1, 1, true, fixture(t, "lossy.webp")), "a picture of 32x24 pixels on a canvas of 1x1"},
+		{"WebP without a picture", canvas(1, 1, false, make([]byte, 12)), "there is no picture in it"},
 		{"PNG bomb beyond 64 bits", bomb(1<<31-1, 1<<31-1), "PNG"},
 	} {
 		if _, err := Read(bytes.NewReader(c.data), l); err == nil || !errors.Is(err, ErrPicture) || !strings.Contains(err.Error(), c.want) {
@@ -139,6 +172,9 @@ func FuzzRead(f *testing.F) {
 		}
 	}
 	f.Add(bomb(300, 300))
+	f.Add(canvas(1, 1, false, webpBomb(f)))
+	f.Add(canvas(1, 1, true, fixture(f, "lossy.webp")))
+	f.Add(canvas(32, 24, true, fixture(f, "lossy.webp")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		img, err := Read(bytes.NewReader(data), Limits{Pixels: 40_000, Bytes: 1 << 20})
 		if err != nil && !errors.Is(err, ErrPicture) {
