@@ -75,7 +75,7 @@ func TestFloodOfPoison(t *testing.T) {
 		st := svc.Status()
 		return st.Lag.Fold != nil && *st.Lag.Fold == 0 && svc.table.Unsent(0)+svc.table.Unsent(1) == 0
 	})
-	if bound := 2*limit + 2*batchImages; most > bound { // the limit, a batch of the fold and one of the generator
+	if bound := 2*limit + 2*mostBatch; most > bound { // the limit, a batch of the fold and two of the generator
 		t.Errorf("%d messages in an outbox, its bound is %d", most, bound)
 	}
 	for p, user := range users {
@@ -163,7 +163,7 @@ func TestGeneratedRefuses(t *testing.T) {
 	if at := svc.progress.get(1); at > folded+1 { // a batch may have been past the gate
 		t.Errorf("the paused partition folded from %d to %d", folded, at)
 	}
-	if n := svc.table.Unsent(1); n < limit || n > limit+2*batchImages {
+	if n := svc.table.Unsent(1); n < limit || n > limit+2*mostBatch {
 		t.Errorf("%d messages in the outbox, its bound is %d and a batch", n, limit)
 	}
 	fault.Remove()

@@ -367,6 +367,7 @@ func (r *regions) weigh() []float64 {
 		for i := range crowdPartitions {
 			r.mass = append(r.mass, m.power(r.partition(i)))
 		}
+		r.graph, r.some, r.node = nil, nil, nil // all that was made of it is kept
 	}
 	sum := 0.
 	for i, w := range r.mass {
