@@ -81,13 +81,17 @@ func (t *Table) NoteObject(partition int32, user string, o Object, now time.Time
 	})
 }
 
-// keepObject notes that a record points at an object; a zero seq is of one that was found on its topic.
+// keepObject notes that a record points at an object; a zero seq is of one that was found on its topic. An object that was to be deleted, for want
+// of that record, is not any more.
 func (c *change) keepObject(user string, o *Object, seq uint64, index int, at time.Time) error {
 	if o == nil {
 		return nil
 	}
 	note := objectNote{at: at.UnixMilli(), state: objectKept, seq: seq, index: uint32(index)}
-	return c.set(objectKey(c.p.id, forgottenOf([]byte(user)), *o), note.encode())
+	if err := c.set(objectKey(c.p.id, forgottenOf([]byte(user)), *o), note.encode()); err != nil {
+		return err
+	}
+	return c.delete(doomedKey(c.p.id, *o))
 }
 
 // loseObject notes that no record points any more at the object of a memory's record, unless it is the other's too.

@@ -154,6 +154,14 @@ func TestObjectsReadBack(t *testing.T) {
 	if got := doomed(t, table); !slices.Equal(got, []byte{1, 3}) {
 		t.Errorf("to be deleted: %v", got)
 	}
+	// It was given up here; another worker, which made it again, has sent its record.
+	if _, err := table.Sent(0, []Message{published("ada", 0, 0, objectNamed(1))}, Position{Topic: "generated", Partition: 0, Next: 3}); err != nil {
+		t.Fatal(err)
+	}
+	giveUp(t, table, time.Time{})
+	if got := doomed(t, table); !slices.Equal(got, []byte{2, 3}) {
+		t.Errorf("to be deleted when the record points at another again: %v", got)
+	}
 	fold(t, table, forget(2, "ada"))
 	if got := doomed(t, table); !slices.Equal(got, []byte{1, 2, 3}) {
 		t.Errorf("to be deleted after the forget: %v", got)
