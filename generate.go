@@ -31,7 +31,8 @@ const (
 	maxBegun = 16
 	// crowdedLook is how often a large request looks whether it may begin.
 	crowdedLook = 100 * time.Millisecond
-	// poolLook is how often an intent looks for room in the decode pool.
+	// poolLook is how often an intent looks whether its user's images are out of
+	// the decode pool.
 	poolLook = 10 * time.Millisecond
 	// afterTimeout is how long a request may wait for the feedback it names.
 	afterTimeout = 30 * time.Second
@@ -61,8 +62,8 @@ type generator struct {
 	wake     chan struct{}               // capacity 1: a wake-up is enough however many offers came
 
 	mu     sync.Mutex
-	asked  intentHeap           // guarded by mu; the requests that wait, no others
-	queue  intentHeap           // guarded by mu; the intents of feedback that wait, no others
+	asked  line                 // guarded by mu; the requests that wait, no others
+	queue  line                 // guarded by mu; the intents of feedback that wait, no others
 	byID   map[intentID]*queued // guarded by mu; all that wait
 	begun  int                  // guarded by mu; those that wait between two chunks
 	opened map[int32]bool       // guarded by mu; the partitions whose intents are taken
@@ -138,6 +139,7 @@ func (g *generator) leave(partition int32) {
 	g.batch.Unlock()
 	g.finishing.Lock()
 	defer g.finishing.Unlock() // nothing is in hand now; what is being decoded finds the partition closed
+	g.poke()                   // there may be room in the pool
 }
 
 // queued is an intent that waits, or whose images are being made.
@@ -165,6 +167,22 @@ func (h *intentHeap) Pop() any {
 	*h = old[:len(old)-1]
 	x.at = -1
 	return x
+}
+
+// line is what waits, each heap by when it is due. Those whose images are
+// decoded wait apart: while the pool is full nobody looks at them.
+type line struct{ plain, pictured intentHeap }
+
+// first is the heap with the intent that is due first; nil when none waits, or
+// only ones to be decoded and full is true.
+func (l *line) first(full bool) *intentHeap {
+	switch {
+	case len(l.pictured) > 0 && !full && (len(l.plain) == 0 || l.pictured[0].due.Before(l.plain[0].due)):
+		return &l.pictured
+	case len(l.plain) > 0:
+		return &l.plain
+	}
+	return nil
 }
 
 // offer takes intents that the table has just written and drops those that it
@@ -219,10 +237,14 @@ func (g *generator) push(q *queued) {
 
 // heapOf is where an intent waits: what was asked for goes first.
 func (g *generator) heapOf(q *queued) *intentHeap {
+	l := &g.asked
 	if q.Trigger == schemas.TriggerFeedback {
-		return &g.queue
+		l = &g.queue
 	}
-	return &g.asked
+	if g.pictured(q) {
+		return &l.pictured
+	}
+	return &l.plain
 }
 
 // remove ends the waiting of an intent; nil where it does not wait. g.mu is held.
@@ -343,16 +365,18 @@ type chunk struct {
 
 // take pops what is due, at most batchSize's images, batchCandidates candidates and
 // chunkImages of an intent, and marks it in flight. until is how long nothing more is due.
+// The first that finds too little room in the decode pool ends the look at those that are decoded, smaller ones and feedback too: else
+// those took each place that comes free, and a request of many never found enough. finish looks again.
 func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	images, candidates, begun, room, most := 0, 0, g.begun, 0, g.size.images()
+	images, candidates, begun, room, full, most := 0, 0, g.begun, 0, false, g.size.images()
 	if g.pool != nil {
 		room = g.pool.room()
 	}
 	until = 50 * time.Millisecond // stale vectors are looked for at this pace
-	for _, h := range []*intentHeap{&g.asked, &g.queue} {
-		for len(*h) > 0 && images < most {
+	for _, l := range []*line{&g.asked, &g.queue} {
+		for h := l.first(full); h != nil && images < most; h = l.first(full) {
 			q := (*h)[0]
 			if wait := q.due.Sub(now); wait > 0 {
 				until = min(until, wait)
@@ -361,9 +385,13 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 			large := q.Count > chunkImages && len(q.made) == 0
 			n := min(q.Count-len(q.made), chunkImages)
 			pictured := g.pictured(q)
-			if wait := g.held(q, large && begun >= maxBegun, pictured && n > room, now); wait > 0 {
+			if wait := g.held(q, large && begun >= maxBegun, now); wait > 0 {
 				q.due = now.Add(wait)
 				heap.Fix(h, 0)
+				continue
+			}
+			if pictured && n > room {
+				full = true
 				continue
 			}
 			each := g.chooser.candidates(q)
@@ -390,9 +418,9 @@ func (g *generator) take(now time.Time) (batch []chunk, until time.Duration) {
 
 // held is how long something that is due has to wait before it is looked at
 // again, 0 when it may be made now: for the feedback that it names, for room in
-// the outbox, for the user's images before, if crowded, for the end of a large
-// one, and, if full, for room in the decode pool.
-func (g *generator) held(q *queued, crowded, full bool, now time.Time) time.Duration {
+// the outbox, for the user's images before and, if crowded, for the end of a
+// large one.
+func (g *generator) held(q *queued, crowded bool, now time.Time) time.Duration {
 	a := q.After
 	switch {
 	case a != nil && g.progress.get(a.Partition) <= a.Offset && now.Sub(q.since) < afterTimeout:
@@ -401,7 +429,7 @@ func (g *generator) held(q *queued, crowded, full bool, now time.Time) time.Dura
 		return outboxLook
 	case crowded:
 		return crowdedLook
-	case full, q.Trigger == schemas.TriggerFeedback && g.flying[q.UserID]:
+	case q.Trigger == schemas.TriggerFeedback && g.flying[q.UserID]:
 		return poolLook
 	}
 	return 0

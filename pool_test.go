@@ -176,3 +176,59 @@ func TestIntentsWaitForThePool(t *testing.T) {
 		t.Errorf("after them %+v was taken", batch)
 	}
 }
+
+// TestRequestsGetIntoAFullPool: feedback does not take the places that a request of many waits for, what is not decoded goes on meanwhile, and while the
+// pool is full no pass changes what waits for it.
+func TestRequestsGetIntoAFullPool(t *testing.T) {
+	c := quick()
+	c.Queue = batchImages
+	e := newEasel(t, &drawer{batch: 4}, c, "")
+	g, _ := overEasel(t, e)
+	e.put(1, "others", make([]float32, c.Queue-1)...)
+	g.offer(0, []table.Intent{{Seq: 90, UserID: "many", Trigger: schemas.TriggerRequest, Count: 3}}, nil)
+	none := false
+	for n := range uint64(40) {
+		g.offer(0, []table.Intent{{Seq: 100 + n, UserID: "f" + string(rune('0'+n)), Trigger: schemas.TriggerFeedback, Count: 1}}, nil)
+	}
+	g.offer(0, []table.Intent{{Seq: 91, UserID: "few", Trigger: schemas.TriggerRequest, Count: 1, Images: &none}}, nil)
+	before := map[intentID]time.Time{}
+	for id, q := range g.byID {
+		before[id] = q.due
+	}
+	now := time.Now().Add(time.Minute)
+	if batch, _ := g.take(now); len(batch) != 1 || batch[0].Seq != 91 {
+		t.Fatalf("with one place while a request wants three, %+v was taken", batch)
+	}
+	for id, q := range g.byID {
+		if q.due != before[id] {
+			t.Fatalf("%v is due at another time after a look at the full pool", id)
+		}
+	}
+	e.pool.drop(1)
+	batch, _ := g.take(now)
+	if len(batch) != c.Queue-2 || batch[0].Seq != 90 {
+		t.Fatalf("with room for %d: %d taken, %+v", c.Queue, len(batch), batch)
+	}
+}
+
+// TestALetGoPartitionMakesRoom: what waits for the pool is looked at again when a partition leaves it.
+func TestALetGoPartitionMakesRoom(t *testing.T) {
+	c := quick()
+	c.Queue = batchImages
+	e := newEasel(t, &drawer{batch: 4}, c, "")
+	g, _ := overEasel(t, e)
+	if err := g.open(1); err != nil {
+		t.Fatal(err)
+	}
+	e.put(1, "others", make([]float32, c.Queue)...)
+	select {
+	case <-g.wake:
+	default:
+	}
+	g.leave(1)
+	select {
+	case <-g.wake:
+	default:
+		t.Error("nobody is told of the room in the pool")
+	}
+}

@@ -64,8 +64,8 @@ func TestDebounce(t *testing.T) {
 		g.offer(0, feedbackIntent(seq, at.Add(time.Duration(seq))), []uint64{seq - 1})
 	}
 	g.offer(0, []table.Intent{{Seq: 6, UserID: "u", Trigger: schemas.TriggerRequest, Count: 3}}, nil)
-	if len(g.queue)+len(g.asked) != 2 || len(g.byID) != 2 {
-		t.Fatalf("%d intents are queued, %d by name, want 2", len(g.queue)+len(g.asked), len(g.byID))
+	if n := len(g.queue.plain) + len(g.asked.plain); n != 2 || len(g.byID) != 2 {
+		t.Fatalf("%d intents are queued, %d by name, want 2", n, len(g.byID))
 	}
 	now := time.Now()
 	batch, until := g.take(now)
