@@ -90,6 +90,7 @@ func TestLowDiskPausesAndResumes(t *testing.T) {
 	disk.mib.Store(1 << 20)
 	s.free = disk.free
 	s.items(300)
+	s.config.Train.BirthSteps = 0 // they go on while events rest
 	svc, _ := s.serve()
 	s.crowd("a", 300)
 	s.until("at rest", func() bool { return svc.Status().EventsFolded == 300 && atRest(svc)() })
