@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -171,63 +172,108 @@ const doomChunk = 1000
 
 // DoomObjects gives up the objects of a partition that nobody needs any more: those noted before a time, if it is not zero, whose record is
 // sent, and those without a record that are not in hand. [Table.DoomedObjects] has them then. One whose record waits in the outbox
-// stays however old it is.
+// stays however old it is. Folding waits for what is given up, not for the look at all notes.
 func (t *Table) DoomObjects(partition int32, before time.Time, inHand func(Object) bool) (done Doomed, err error) {
-	for more := true; more && err == nil; {
-		var d Doomed
-		err = t.changeObjects(partition, "giving up objects", func(c *change) (err error) {
-			d, more, err = c.giveUp(before, inHand)
-			return err
-		})
-		done.Expired, done.Orphans = done.Expired+d.Expired, done.Orphans+d.Orphans
-	}
-	return done, err
-}
-
-func (c *change) giveUp(before time.Time, inHand func(Object) bool) (done Doomed, more bool, err error) {
-	var keys [][]byte
-	err = scanPrefix(c.txn, ownedPrefix(c.p.id), false, func(key, value []byte) error {
-		n, err := decodeObjectNote(value)
-		if err != nil || len(keys) == doomChunk {
-			more = err == nil
-			return err
-		}
-		o, err := objectOfKey(key)
-		if err != nil {
-			return err
-		}
+	needless := func(txn *badger.Txn, o Object, n objectNote) (bool, error) {
 		switch {
 		case n.state == objectPending:
-			if inHand(o) {
-				return nil
-			}
-			done.Orphans++
+			return !inHand(o), nil
 		case before.IsZero() || n.at >= before.UnixMilli():
-			return nil
-		default:
-			unsent, err := c.unsent(n)
-			if err != nil || unsent {
+			return false, nil
+		}
+		unsent, err := n.unsent(txn, partition)
+		return !unsent, err
+	}
+	for at := ownedPrefix(partition); at != nil; {
+		var keys [][]byte
+		if keys, at, err = t.needless(partition, at, needless); err != nil {
+			return done, fmt.Errorf("looking for objects to give up of partition %d: %w", partition, err)
+		}
+		if len(keys) == 0 {
+			continue
+		}
+		var d Doomed
+		if err := t.changeObjects(partition, "giving up objects", func(c *change) (err error) {
+			d, err = c.giveUp(keys, needless)
+			return err
+		}); err != nil {
+			return done, err
+		}
+		done.Expired, done.Orphans = done.Expired+d.Expired, done.Orphans+d.Orphans
+	}
+	return done, nil
+}
+
+// needless returns the keys of at most doomChunk notes that are so, from a key on; next is where to go on, nil behind the last.
+func (t *Table) needless(partition int32, from []byte, so func(*badger.Txn, Object, objectNote) (bool, error)) (keys [][]byte, next []byte, err error) {
+	err = t.db.View(func(txn *badger.Txn) error {
+		return scanFrom(txn, ownedPrefix(partition), from, func(item *badger.Item) error {
+			if len(keys) == doomChunk {
+				next = item.KeyCopy(nil)
+				return errStop
+			}
+			o, err := objectOfKey(item.Key())
+			if err != nil {
 				return err
 			}
+			return item.Value(func(b []byte) error {
+				n, err := decodeObjectNote(b)
+				if err != nil {
+					return err
+				}
+				yes, err := so(txn, o, n)
+				if yes {
+					keys = append(keys, item.KeyCopy(nil))
+				}
+				return err
+			})
+		})
+	})
+	if errors.Is(err, errStop) {
+		err = nil
+	}
+	return keys, next, err
+}
+
+// giveUp gives up the objects of notes that are needless still: since they were found a record may have come, or the file may be written again.
+func (c *change) giveUp(keys [][]byte, needless func(*badger.Txn, Object, objectNote) (bool, error)) (done Doomed, err error) {
+	for _, key := range keys {
+		o, err := objectOfKey(key)
+		if err != nil {
+			return done, err
+		}
+		var n objectNote
+		found, err := get(c.txn, key, func(b []byte) (err error) {
+			n, err = decodeObjectNote(b)
+			return err
+		})
+		if err == nil && found {
+			found, err = needless(c.txn, o, n)
+		}
+		if err != nil {
+			return done, err
+		}
+		if !found {
+			continue
+		}
+		if n.state == objectPending {
+			done.Orphans++
+		} else {
 			done.Expired++
 		}
-		keys = append(keys, bytes.Clone(key))
-		return nil
-	})
-	for _, key := range keys {
-		if err == nil {
-			err = c.doom(key)
+		if err := c.doom(key); err != nil {
+			return done, err
 		}
 	}
-	return done, more, err
+	return done, nil
 }
 
 // unsent reports whether the message that points at an object is in the outbox still.
-func (c *change) unsent(n objectNote) (bool, error) {
+func (n objectNote) unsent(txn *badger.Txn, partition int32) (bool, error) {
 	if n.seq == 0 {
 		return false, nil
 	}
-	return get(c.txn, messageKey(c.p.id, n.seq, int(n.index)), func([]byte) error { return nil })
+	return get(txn, messageKey(partition, n.seq, int(n.index)), func([]byte) error { return nil })
 }
 
 // DoomedObjects returns up to limit objects of a partition that are to be deleted from the bucket.
@@ -237,14 +283,14 @@ func (t *Table) DoomedObjects(partition int32, limit int) ([]Object, error) {
 	err := t.db.View(func(txn *badger.Txn) error {
 		return scanFrom(txn, prefix, prefix, func(item *badger.Item) error {
 			if len(out) == limit {
-				return nil
+				return errStop
 			}
 			o, err := objectOfKey(item.Key())
 			out = append(out, o)
 			return err
 		})
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errStop) {
 		return nil, fmt.Errorf("reading which objects are to be deleted: %w", err)
 	}
 	return out, nil

@@ -78,6 +78,41 @@ func TestObjectsWithoutRecord(t *testing.T) {
 	}
 }
 
+// TestObjectsAreGivenUpInChunks: all go of more than a transaction takes; one that is written again, or whose look finds it in hand by then, stays;
+// and no more are returned than asked for.
+func TestObjectsAreGivenUpInChunks(t *testing.T) {
+	table := open(t, options(t.TempDir()))
+	named := func(n int) Object { return Object{byte(n >> 8), byte(n), 7} }
+	if err := table.changeObjects(0, "noting", func(c *change) error {
+		for n := range 2*doomChunk + 3 {
+			if err := c.set(objectKey(0, forgottenOf([]byte("ada")), named(n)), objectNote{}.encode()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	looks := map[Object]int{}
+	d, err := table.DoomObjects(0, time.Time{}, func(o Object) bool { // 5 is taken in hand between the look and the deed, 6 before both
+		looks[o]++
+		return o == named(5) && looks[o] > 1 || o == named(6)
+	})
+	if err != nil || d != (Doomed{Orphans: 2*doomChunk + 1}) {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if looks[named(6)] != 1 {
+		t.Errorf("one that is needed was looked at %d times", looks[named(6)])
+	}
+	objects, err := table.DoomedObjects(0, 2*doomChunk+3)
+	if err != nil || len(objects) != 2*doomChunk+1 || slices.Contains(objects, named(5)) || slices.Contains(objects, named(6)) {
+		t.Errorf("%d are to be deleted, %v", len(objects), err)
+	}
+	if some, err := table.DoomedObjects(0, 10); err != nil || !slices.Equal(some, objects[:10]) {
+		t.Errorf("%d of them, asked for ten, %v", len(some), err)
+	}
+}
+
 // TestObjectsExpire: an object goes when it is old, never before its record is sent.
 func TestObjectsExpire(t *testing.T) {
 	table := open(t, options(t.TempDir()))
