@@ -26,6 +26,9 @@ const (
 	giveUpEvery = time.Minute
 	// sweepChunk bounds what one look deletes of a partition.
 	sweepChunk = 1000
+	// refusalsInARow end a look: it is the bucket that refuses, not an object that
+	// cannot be deleted.
+	refusalsInARow = 4
 	// recentBytes bounds the inline pictures that are kept for the door.
 	recentBytes = 32 << 20
 )
@@ -200,7 +203,8 @@ func (p *pictures) giveUp(now time.Time, partitions []int32) {
 	}
 }
 
-// clean deletes what is to be deleted. What the bucket refuses is tried again.
+// clean deletes what is to be deleted. What the bucket refuses is tried again
+// at the next look.
 func (p *pictures) clean(ctx context.Context, partitions []int32) {
 	left := 0
 	for _, partition := range partitions {
@@ -209,10 +213,16 @@ func (p *pictures) clean(ctx context.Context, partitions []int32) {
 			p.log.Error("looking for images to delete", "partition", partition, "err", err)
 			continue
 		}
+		refused := 0
 		for i, o := range objects {
-			if err := p.delete(ctx, partition, o); err != nil {
-				left += len(objects) - i
-				break // of each partition the first says enough
+			if err := p.delete(ctx, partition, o); err == nil {
+				refused = 0
+				continue
+			}
+			left++
+			if refused++; refused == refusalsInARow || ctx.Err() != nil {
+				left += len(objects) - i - 1
+				break
 			}
 		}
 	}

@@ -9,10 +9,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"rebeca/schemas"
+	"rebeca/table"
 )
 
 // decoding turns a stand into one with the shapes decoder and a catalogue.
@@ -123,4 +127,40 @@ func TestInlinePicturesAtTheDoor(t *testing.T) {
 		code, _ := s.get(svc, "/v1/images/"+r.Image.SHA256)
 		return code == 404
 	})
+}
+
+// TestOneObjectCannotBeDeleted: those behind it are, and a bucket that deletes none is asked for a few alone.
+func TestOneObjectCannotBeDeleted(t *testing.T) {
+	dir := t.TempDir()
+	e := newEasel(t, &drawer{batch: 4}, quick(), "file://"+filepath.ToSlash(dir))
+	stuck := func(o table.Object) { // a directory with something in it
+		if err := os.MkdirAll(filepath.Join(dir, hex.EncodeToString(o[:]), "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range byte(2 * refusalsInARow) {
+		if err := e.table.NoteObject(0, "ada", table.Object{n}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.pool.pictures.giveUp(time.Now(), []int32{0})
+	stuck(table.Object{0})
+	stuck(table.Object{2})
+	e.pool.pictures.clean(t.Context(), []int32{0})
+	if left := e.doomed(); !slices.Equal(left, []table.Object{{0}, {2}}) || e.pool.pictures.status().ToDelete != 2 {
+		t.Fatalf("%d are left, %d by the status", len(left), e.pool.pictures.status().ToDelete)
+	}
+	for n := range byte(2 * refusalsInARow) {
+		if err := e.table.NoteObject(0, "ada", table.Object{n}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if n < refusalsInARow {
+			stuck(table.Object{n})
+		}
+	}
+	e.pool.pictures.giveUp(time.Now(), []int32{0})
+	e.pool.pictures.clean(t.Context(), []int32{0})
+	if n := e.pool.pictures.status().ToDelete; n != 2*refusalsInARow || len(e.doomed()) != n {
+		t.Errorf("a bucket that refuses was asked for all: %d are left, %d by the status", len(e.doomed()), n)
+	}
 }
