@@ -20,8 +20,10 @@ type ImagesConfig struct {
 	Format  string `yaml:"format"`  // png (default) or jpeg
 	Quality int    `yaml:"quality"` // of jpeg, 1..100; default 90
 	// InlineMax is the largest picture, in bytes, that travels inside its record;
-	// default 256 KiB. A larger one is written to Bucket first, and the record has
-	// its URI. 0 keeps all of them in the bucket.
+	// default 256 KiB, at most 700 KiB: base64 makes four bytes of three, and
+	// Kafka takes records of 1 MB unless told otherwise. A larger one is written
+	// to Bucket first, and the record has its URI. 0 keeps all of them in the
+	// bucket.
 	InlineMax int `yaml:"inline_max"`
 	// Bucket is a URL of gocloud.dev/blob: file:///directory, s3://bucket?region=…
 	// (with &endpoint=… and &use_path_style=true for other servers than Amazon's),
@@ -47,6 +49,10 @@ type ImagesConfig struct {
 	RetryAfter time.Duration `yaml:"retry_after"`
 }
 
+// maxInline leaves a record with its embedding below the 1,000,000 bytes that
+// brokers and clients take by default.
+const maxInline = 700 << 10
+
 // minKeep leaves an object long enough for a slow reader of its record.
 const minKeep = time.Minute
 
@@ -67,7 +73,9 @@ func (c ImagesConfig) validate() (errs []error) {
 		bad("format", "%q is not png or jpeg", c.Format)
 	}
 	within("quality", c.Quality, 1, 100)
-	within("inline_max", c.InlineMax, 0, 4<<20)
+	if c.InlineMax < 0 || c.InlineMax > maxInline {
+		bad("inline_max", "%d is outside 0..%d: a larger picture makes its record larger than the 1 MB that Kafka takes; 0 keeps all in the bucket", c.InlineMax, maxInline)
+	}
 	within("workers", c.Workers, 1, 64)
 	within("queue", c.Queue, batchImages, 4096)
 	within("attempts", c.Attempts, 1, 100)
