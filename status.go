@@ -145,7 +145,7 @@ func (s *Service) trainLag() int64 {
 	if behind > 0 || s.follower == nil || t.Step == 0 {
 		return behind
 	}
-	if v := s.follower.version(); v.Version != t.Version || t.Untold > 0 {
+	if v := s.follower.version(); v.Version != t.Version || t.Untold > 0 && t.Awaited {
 		return 1
 	}
 	return 0

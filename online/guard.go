@@ -211,7 +211,7 @@ func (t *Trainer) publishVerdict() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &t.mu.status
-	s.Announced, s.Untold, s.Step = maps.Clone(t.guard.settled), t.untold, t.step
+	s.Announced, s.Untold, s.Awaited, s.Step = maps.Clone(t.guard.settled), t.untold, t.awaited, t.step
 	s.HeldOut, s.HeldOutLoss = r.HeldOut, r.HeldOutLoss
 	s.RefusedVersions, s.Returns = t.guard.refused, t.guard.returns
 	s.Verdict, s.RefusedInARow, s.HeldUntil = r.Verdict, r.Strikes, r.held()

@@ -46,13 +46,14 @@ func (t *Trainer) idleStep(ctx context.Context) error {
 		return nil
 	}
 	lr := rate(t.record.Idle, 0, t.cfg.IdleSteps, t.cfg.BornLR, t.cfg.LRMin)
-	before, awaited := t.step, t.awaited
+	before := t.step
+	t.resting = true // nobody waits for it
 	t.record.Idle++
 	t.record.IdleTaken++
 	err := t.stepWith(ctx, lr, func(rng *rand.Rand) (*prior.Batch, tally, error) {
 		return t.drawer.crowdBatch(rng, t.cfg.BirthTargets)
 	})
-	t.awaited = awaited // nobody waits for it
+	t.resting = false
 	end := t.now()
 	if t.step == before { // nobody had a target: the catalogue is another one by now
 		t.idleAt = end.Add(t.cfg.Idle)

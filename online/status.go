@@ -42,6 +42,8 @@ type Status struct {
 	Announced map[int32]int64 `json:"announced"`
 	// Untold is the number of steps that no candidate has been made of.
 	Untold int `json:"untold"`
+	// Awaited says whether some of those are no steps on pseudo-users while the stream rests, which nobody waits for.
+	Awaited bool `json:"awaited"`
 	// Backlog is the number of events that wait for their steps.
 	Backlog int `json:"backlog"`
 

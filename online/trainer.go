@@ -109,6 +109,7 @@ type Trainer struct {
 	times    ring[time.Time] // of events in untold steps
 	untold   int             // steps since the last announcement
 	awaited  bool            // whether some of them are no idle ones
+	resting  bool            // an idle step is under way
 	idleAt   time.Time       // no idle step before
 	number   int64           // highest version number in use
 	untoldCP *checkpoint     // saved, its announcement still to be made
@@ -542,7 +543,7 @@ func (t *Trainer) stepWith(ctx context.Context, lr float64, draw func(*rand.Rand
 	}
 	t.step++
 	t.untold++
-	t.awaited = true
+	t.awaited = t.awaited || !t.resting
 	t.record.Examples += int64(tally.Targets)
 	t.record.Pseudo += int64(tally.PseudoTargets)
 	end := t.now()
@@ -581,6 +582,7 @@ func (t *Trainer) noteStep(loss, lr float64, tally tally, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &t.mu.status
+	s.Awaited = t.awaited
 	s.Step, s.Untold, s.Loss, s.LossEMA, s.LR = t.step, t.untold, loss, t.lossEMA.mean, lr
 	s.Examples, s.Pseudo = t.record.Examples, t.record.Pseudo
 	s.Usable, s.Unresolved, s.Idle = t.usable.mean, t.unresolved.mean, t.record.IdleTaken

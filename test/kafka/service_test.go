@@ -187,7 +187,7 @@ func zero(n *int64) bool { return n != nil && *n == 0 }
 
 func TestServeAgainstApacheKafka(t *testing.T) {
 	b := startBroker(t)
-	s := configure(t, b.Address)
+	s := configure(t, b.Address, "train: {birth_steps: 100}") // idle steps go on beside all that follows
 	rng := rand.New(rand.NewPCG(1, 2))
 
 	created := s.run(t, "topics", "create", "-c", s.config)
