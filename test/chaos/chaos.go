@@ -404,6 +404,7 @@ func (c *chaos) move(ctx context.Context, n *node) error {
 	n.brake = c.brake()
 	c.log("move to snapshot %d of %d, brake %d", i+1, n.taken(), n.brake)
 	c.figures["moves"]++
+	c.oracle.moved = true
 	return n.move(ctx, i)
 }
 

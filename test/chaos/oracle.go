@@ -21,6 +21,7 @@ type oracle struct {
 	perEvent   int           // images of an event
 	log        *reader
 	round      int
+	moved      bool // a state went on from a snapshot
 
 	people  map[string]*person
 	causes  map[source]cause
