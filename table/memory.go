@@ -247,6 +247,7 @@ func decodeMemory(b []byte) (Memory, error) {
 	m := Memory{ID: s.string(), Source: s.source(), Record: s.bytes()}
 	if len(s.b) > 0 && !s.bad {
 		m.CausedAt = time.UnixMilli(int64(s.uint64())).UTC()
+		s.bad = s.bad || m.CausedAt.IsZero() // none is not written
 	}
 	return m, s.end()
 }
