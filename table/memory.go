@@ -116,24 +116,12 @@ func (c *change) eraseMemory(user string) error {
 
 // GeneratedOf returns up to limit of what was generated for a user, the newest first; the newest 1,000 are kept.
 func (t *Table) GeneratedOf(user string, limit int) ([]Memory, error) {
-	if len(user) > schemas.MaxID {
-		return nil, nil
-	}
 	var out []Memory
-	err := t.db.View(func(txn *badger.Txn) error {
-		partition := t.userPartition(user)
-		n, err := memories(txn, partition, user)
-		if err != nil {
-			return err
-		}
-		for k := uint64(0); k < min(n, maxMemories) && len(out) < limit; k++ {
-			m, err := readMemory(txn, partition, user, n-1-k)
-			if err != nil {
-				return err
-			}
+	err := t.remembered(user, func(m Memory) bool {
+		if len(out) < limit {
 			out = append(out, m)
 		}
-		return nil
+		return len(out) < limit
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading what was generated for %q: %w", user, err)
@@ -145,30 +133,38 @@ func (t *Table) GeneratedOf(user string, limit int) ([]Memory, error) {
 // since; a cause of unknown age counts as new. What the record of except caused is left out, so that an intent that is worked on again
 // finds what it found at first.
 func (t *Table) Given(user string, since time.Time, limit int, except schemas.Source) (out [][]float32, err error) {
-	if len(user) > schemas.MaxID {
-		return nil, nil
-	}
-	err = t.db.View(func(txn *badger.Txn) error {
-		partition := t.userPartition(user)
-		n, err := memories(txn, partition, user)
-		if err != nil {
-			return err
+	err = t.remembered(user, func(m Memory) bool {
+		young := m.CausedAt.IsZero() || !m.CausedAt.Before(since)
+		if len(out) < limit && m.Source != except && young && len(m.Embedding) == t.options.Dim {
+			out = append(out, m.Embedding)
 		}
-		for k := uint64(0); k < min(n, maxMemories) && len(out) < limit; k++ {
-			m, err := readMemory(txn, partition, user, n-1-k)
-			if err != nil {
-				return err
-			}
-			if m.Source != except && (m.CausedAt.IsZero() || !m.CausedAt.Before(since)) && len(m.Embedding) == t.options.Dim {
-				out = append(out, m.Embedding)
-			}
-		}
-		return nil
+		return len(out) < limit
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading what %q was given: %w", user, err)
 	}
 	return out, nil
+}
+
+// remembered calls f with what is kept of what was generated for a user, the newest first, until it returns false.
+func (t *Table) remembered(user string, f func(Memory) bool) error {
+	if len(user) > schemas.MaxID {
+		return nil
+	}
+	return t.db.View(func(txn *badger.Txn) error {
+		partition := t.userPartition(user)
+		n, err := memories(txn, partition, user)
+		if err != nil {
+			return err
+		}
+		for k := range min(n, maxMemories) {
+			m, err := readMemory(txn, partition, user, n-1-k)
+			if err != nil || !f(m) {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func readMemory(txn *badger.Txn, partition int32, user string, number uint64) (m Memory, err error) {
